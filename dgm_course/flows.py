@@ -1,0 +1,135 @@
+"""Flows: a base distribution and an invertible transform; and the named models built from them."""
+
+import math
+
+import torch
+from torch import nn
+
+from dgm_course.distributions import StandardLogistic, StandardNormal
+from dgm_course.nn import MLP, ResidualConvNet
+from dgm_course.transforms import (
+    Additive,
+    Affine,
+    Compose,
+    Coupling,
+    MaskedCoupling,
+    MultiScale,
+    Permute,
+    Rescale,
+    Squeeze,
+    checkerboard_mask,
+)
+
+
+class Flow(nn.Module):
+    """Density by change of variables: log p(x) = log p(z) + log|det dz/dx| with z = transform(x).
+
+    Args:
+        base: distribution of z, e.g. `StandardNormal((2,))`.
+        transform: a `Transform` from data to latent.
+    """
+
+    def __init__(self, base, transform):
+        super().__init__()
+        self.base, self.transform = base, transform
+
+    def log_prob(self, x, context=None):
+        """Exact log-density in nats, `(batch, ...)` to `(batch,)`.
+
+        Raises:
+            ValueError: wrong shape, or NaN or infinite entries in x.
+            TypeError: x is not a floating-point tensor.
+        """
+        if isinstance(x, torch.Tensor) and not bool(torch.isfinite(x).all()):
+            raise ValueError(f"x has {int((~torch.isfinite(x)).sum())} entries that are NaN or infinite")
+        z, log_det = self.transform(x, context)
+        return self.base.log_prob(z) + log_det
+
+    def loss(self, x, context=None):
+        """Mean negative log-likelihood in nats, a scalar."""
+        if len(x) == 0:
+            raise ValueError("the batch is empty; its mean loss is not defined")
+        return -self.log_prob(x, context).mean()
+
+    @torch.no_grad()
+    def sample(self, n, context=None, generator=None, temperature=1.0):
+        """Draws `(n, ...)` samples: z from the base, times `temperature`, then x = transform.inverse(z)."""
+        return self.transform.inverse(self.base.sample(n, generator, temperature), context)[0]
+
+
+def nice(dim, layers=6, hidden=(256, 256), context_dim=0):
+    """NICE: additive coupling on even and odd entries in turn, one diagonal rescaling, logistic base.
+
+    Args:
+        dim: entries of x.
+        layers: coupling layers; from four dimensions up, three let every entry depend on every other.
+        hidden: widths of each coupling network.
+        context_dim: entries of `context`; 0 for none.
+
+    References:
+        NICE: Non-linear Independent Components Estimation, Dinh, Krueger, Bengio, 2015.
+    """
+    return Flow(
+        StandardLogistic((dim,)),
+        Compose(Permute.parity(dim), *_couplings(dim, layers, Additive(), hidden, context_dim), Rescale(dim)),
+    )
+
+
+def realnvp(dim, layers=5, hidden=(32, 32), context_dim=0, bound=3.0):
+    """RealNVP for vectors: affine coupling on the two halves in turn, Gaussian base.
+
+    Args:
+        dim: entries of x.
+        layers: coupling layers.
+        hidden: widths of each coupling network.
+        context_dim: entries of `context`; 0 for none.
+        bound: soft limit of the log-scale in each layer.
+
+    References:
+        Density estimation using Real NVP, Dinh, Sohl-Dickstein, Bengio, 2017.
+    """
+    return Flow(StandardNormal((dim,)), Compose(*_couplings(dim, layers, Affine(bound), hidden, context_dim)))
+
+
+def _couplings(dim, layers, law, hidden, context_dim):
+    for i in range(layers):
+        sizes = [dim - dim // 2, dim // 2]
+        kept, moved = reversed(sizes) if i % 2 else sizes
+        yield Coupling(dim, MLP(kept, law.n_params * moved, hidden, context_dim), law, swap=bool(i % 2))
+
+
+def realnvp_image(shape, levels=2, hidden=32, blocks=2, context_dim=0):
+    """RealNVP for images: checkerboard couplings, squeeze, channel couplings, half of the channels leave; and again.
+
+    Each level has three checkerboard and three channel couplings, the last one four checkerboard couplings. x is
+    `(batch, c, h, w)` on the real line: put a `Logit` in front for pixels in [0, 1].
+
+    Args:
+        shape: shape `(c, h, w)`; height and width must be divisible by `2 ** (levels - 1)`.
+        levels: number of scales.
+        hidden, blocks: channels and residual blocks of each coupling network.
+        context_dim: entries of `context`; 0 for none.
+
+    References:
+        Density estimation using Real NVP, Dinh, Sohl-Dickstein, Bengio, 2017, sections 3.4 to 3.6. Batch
+        normalization is left out.
+    """
+    c, h, w = shape
+    if h % 2 ** (levels - 1) or w % 2 ** (levels - 1):
+        raise ValueError(f"height and width must be divisible by {2 ** (levels - 1)} for {levels} levels, got {(h, w)}")
+
+    def net(c_in, c_out):
+        return ResidualConvNet(c_in, c_out, hidden, blocks, context_dim)
+
+    def checkerboards(n):
+        return [MaskedCoupling(checkerboard_mask(h, w, swap=i % 2 == 1), net(c, 2 * c)) for i in range(n)]
+
+    stages = []
+    for _ in range(levels - 1):
+        board = checkerboards(3)
+        c, h, w = 4 * c, h // 2, w // 2
+        channel = [Coupling(c, net(c // 2, c), Affine(), swap=i % 2 == 1) for i in range(3)]
+        stages.append(Compose(*board, Squeeze(), *channel))
+        c = c // 2
+    stages.append(Compose(*checkerboards(4)))
+    return Flow(StandardNormal((math.prod(shape),)), MultiScale(shape, stages))
