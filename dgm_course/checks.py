@@ -1,8 +1,8 @@
 """Checks for the test cells of the lectures.
 
 A test cell calls the student's function through `wrap`, gets plain data back, and judges it with `equal` and its
-neighbours. The same cell gives the same verdict in JupyterLab, under `nbgrader autograde`, and in the split grader, where
-the student's function lives in another process:
+neighbours. The same cell gives the same verdict in JupyterLab, under `nbgrader autograde`, and in the split grader,
+where the student's function lives in another process:
 
     with checks.exercise("additive_coupling", points=2):
         layer = checks.wrap(additive_coupling, returns=("z", "log_det"))
@@ -82,8 +82,8 @@ def plain(value):
 class Student:
     """A student's function or object, behind a face that only takes and gives plain data.
 
-    Tensors are cloned on their way in, results are detached on their way out, functions among the arguments are treated
-    the same way, and global state that student code may change (default dtype, random state, gradient mode) is restored.
+    Tensors are cloned on their way in, results are detached on their way out, functions among the arguments are
+    treated the same way, and global state that student code may change (default dtype, random state, gradient mode) is restored.
     """
 
     def __init__(self, target, returns=None):
@@ -131,8 +131,9 @@ def grad_of(fn, wrt, *args):
     if hasattr(type(fn), "__remote_grad__"):
         return fn.__remote_grad__(wrt, args)
     with _restored(), torch.enable_grad():
-        named = dict(wrt.named_parameters()) if isinstance(wrt, torch.nn.Module) else {"": _inward(wrt).requires_grad_()}
-        first = wrt if isinstance(wrt, torch.nn.Module) else named[""]
+        is_module = isinstance(wrt, torch.nn.Module)
+        named = dict(wrt.named_parameters()) if is_module else {"": _inward(wrt).requires_grad_()}
+        first = wrt if is_module else named[""]
         value = fn(first, *map(_inward, args))
         if not isinstance(value, torch.Tensor) or value.numel() != 1:
             raise CheckFailed(_name(fn), "type", ["wanted a scalar tensor", f"came   {describe(value)}"])
@@ -140,7 +141,7 @@ def grad_of(fn, wrt, *args):
             raise CheckFailed(_name(fn), "value", ["no gradient flows"], "detach(), item() or .data cuts the graph")
         grads = torch.autograd.grad(value.reshape(()), list(named.values()), allow_unused=True)
         out = {k: torch.zeros_like(p) if g is None else g for (k, p), g in zip(named.items(), grads, strict=True)}
-        return plain(out if isinstance(wrt, torch.nn.Module) else out[""])
+        return plain(out if is_module else out[""])
 
 
 def _inward(value):
@@ -349,7 +350,8 @@ def summary(**visible_points):
         print(f"{name:<{width}}  {earned:g} of {_points(points)}  {state}")
     total = sum(visible_points.values())
     earned = sum(_records[n][0] for n in visible_points if n in _records)
-    print(f"{'visible points':<{width}}  {earned:g} of {_points(total)}  ({(time.monotonic() - _started) / 60:.0f} minutes)")
+    minutes = (time.monotonic() - _started) / 60
+    print(f"{'visible points':<{width}}  {earned:g} of {_points(total)}  ({minutes:.0f} minutes)")
     print("Hidden tests count as well; they run when the notebook is graded.")
 
 

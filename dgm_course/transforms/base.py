@@ -7,8 +7,8 @@ from torch import nn
 class Transform(nn.Module):
     """An invertible map from data x to latent z.
 
-    `z, log_det = transform(x)` and `x, log_det = transform.inverse(z)`, where `log_det` of shape `(batch,)` is log|det| of
-    the Jacobian of the map that was called, in nats. So a density reads log p(x) = log p(z) + log|det dz/dx|.
+    `z, log_det = transform(x)` and `x, log_det = transform.inverse(z)`, where `log_det` of shape `(batch,)` is log|det|
+    of the Jacobian of the map that was called, in nats. So a density reads log p(x) = log p(z) + log|det dz/dx|.
     """
 
     def forward(self, x, context=None):
@@ -64,8 +64,8 @@ def expect(x, shape, name="x"):
     if not isinstance(x, torch.Tensor) or not x.is_floating_point():
         came = f"dtype {x.dtype}" if isinstance(x, torch.Tensor) else type(x).__name__
         raise TypeError(f"{name} must be a floating-point tensor, got {came}")
-    fits = x.dim() == len(shape) + 1 and all(want in (None, came) for want, came in zip(shape, x.shape[1:], strict=False))
-    if not fits:
+    sizes = tuple(x.shape[1:])
+    if len(sizes) != len(shape) or any(want not in (None, n) for want, n in zip(shape, sizes, strict=True)):
         want = ", ".join(["batch", *("any" if n is None else str(n) for n in shape)])
         raise ValueError(f"{name} must have shape ({want}), got {tuple(x.shape)}")
 

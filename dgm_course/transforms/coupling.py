@@ -2,8 +2,8 @@
 
     z_a = x_a,    z_b = tau(x_b, c(x_a))
 
-`tau` is the coupling law (invertible in its first argument), `c` the coupling function (any network). Density and sampling
-both take one pass. The Jacobian is block triangular, so its log-det is the sum of log|d tau / d x_b|.
+`tau` is the coupling law (invertible in its first argument), `c` the coupling function (any network). Density and
+sampling both take one pass. The Jacobian is block triangular, so its log-det is the sum of log|d tau / d x_b|.
 
 References:
     NICE: Non-linear Independent Components Estimation, Dinh, Krueger, Bengio, 2015, section 3.2.

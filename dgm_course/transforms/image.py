@@ -46,7 +46,8 @@ class Logit(Transform):
 class Squeeze(Transform):
     """Trades space for channels: `(batch, c, h, w)` to `(batch, 4c, h/2, w/2)`; log-det 0.
 
-    Each channel becomes four neighbouring ones, in the order (row 0, column 0), (0, 1), (1, 0), (1, 1) of its 2x2 blocks.
+    Each channel becomes four neighbouring ones, in the order (row 0, column 0), (0, 1), (1, 0), (1, 1) of its 2x2
+    blocks.
     """
 
     def forward(self, x, context=None):
