@@ -83,7 +83,8 @@ class Student:
     """A student's function or object, behind a face that only takes and gives plain data.
 
     Tensors are cloned on their way in, results are detached on their way out, functions among the arguments are
-    treated the same way, and global state that student code may change (default dtype, random state, gradient mode) is restored.
+    treated the same way, and global state that student code may change (default dtype, random state, gradient mode)
+    is restored.
     """
 
     def __init__(self, target, returns=None):

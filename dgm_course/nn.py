@@ -1,5 +1,7 @@
 """Networks that several families share."""
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 
@@ -22,7 +24,7 @@ class MLP(nn.Module):
         self.context_dim = context_dim
         widths = [n_in + context_dim, *hidden]
         layers = []
-        for a, b in zip(widths[:-1], widths[1:], strict=True):
+        for a, b in pairwise(widths):
             layers += [nn.Linear(a, b), activation()]
         self.layers = nn.Sequential(*layers, zero_(nn.Linear(widths[-1], n_out)))
 
