@@ -40,7 +40,7 @@ PHRASES = [
     "please speak slowly",
     "the train is late",
 ]
-VOICES = ["en-us", "en-gb+f3"]  # espeak-ng's names: an American man, a British woman
+VOICES = ["en-us", "en-us+f1"]  # espeak-ng's names of a low voice (about 100 Hz) and a high one (about 210 Hz)
 SPEECH_RATE = 8000  # Hz
 
 
@@ -152,8 +152,8 @@ def speech():
 
     A split holds every digit in both voices; valid and test speak with pairs of speed and pitch that train lacks.
     """
-    styles = [(speed, pitch) for pitch in (35, 50, 65) for speed in (165, 180, 195, 210)]
-    held_out = {"valid": [(180, 35), (195, 65)], "test": [(195, 35), (180, 65)]}
+    styles = [(speed, pitch) for pitch in (35, 50, 65) for speed in (180, 195, 210, 225)]
+    held_out = {"valid": [(195, 35), (210, 65)], "test": [(210, 35), (195, 65)]}
     held_out["train"] = [style for style in styles if style not in held_out["valid"] + held_out["test"]]
     arrays = {}
     for split in ("train", "valid", "test"):
@@ -166,11 +166,11 @@ def speech():
 
 
 def speech_phrases():
-    """Twelve short phrases in both voices, 16,384 samples (2.05 s) each; phrases 0-7 train, 8-9 valid, 10-11 test."""
+    """Twelve short phrases in both voices, 12,288 samples (1.536 s) each; phrases 0-7 train, 8-9 valid, 10-11 test."""
     arrays = {}
     for split, phrases in [("train", range(8)), ("valid", range(8, 10)), ("test", range(10, 12))]:
         rows = [(p, v) for p in phrases for v in range(2)]
-        clips = [fit_length(speak(PHRASES[p], VOICES[v], 170, 50), 16384) for p, v in rows]
+        clips = [fit_length(speak(PHRASES[p], VOICES[v], 170, 50), 12288) for p, v in rows]
         arrays[f"{split}_x"] = np.stack(clips)[:, None]
         arrays[f"{split}_phrase"] = np.array([p for p, _ in rows], dtype=np.int64)
         arrays[f"{split}_voice"] = np.array([v for _, v in rows], dtype=np.int64)
@@ -193,8 +193,8 @@ CARDS = {
         licence="CC-BY-4.0",
     ),
     "fashion_mnist": dict(
-        about="clothes in ten classes, 28x28 grey: 10,000 train, 1,000 valid, 2,000 test, each inside the same split of "
-        "the full set",
+        about="clothes in ten classes, 28x28 grey: 10,000 train, 1,000 valid, 2,000 test, each taken from the same "
+        "split of the full set",
         labels={"class": FASHION_CLASSES},
         source="Fashion-MNIST, H. Xiao, K. Rasul and R. Vollgraf, Zalando SE, "
         "https://github.com/zalandoresearch/fashion-mnist, from the Debian package dataset-fashion-mnist",
@@ -236,7 +236,7 @@ CARDS = {
         "that it speaks.",
     ),
     "speech_phrases": dict(
-        about="12 synthesized phrases, two voices, 16,384 samples at 8 kHz: 16 clips train, 4 valid, 4 test",
+        about="12 synthesized phrases, two voices, 12,288 samples at 8 kHz: 16 clips train, 4 valid, 4 test",
         labels={"phrase": PHRASES, "voice": VOICES},
         source="espeak-ng 1.51 (Debian): espeak-ng -v VOICE -s 170 -p 50 --stdout PHRASE, then trimmed, resampled and "
         "scaled by data/build.py",
