@@ -40,7 +40,7 @@ PHRASES = [
     "please speak slowly",
     "the train is late",
 ]
-VOICES = ["en-us", "en-us+f1"]  # espeak-ng's names of a low voice (about 100 Hz) and a high one (about 210 Hz)
+VOICES = ["en-us", "en-us+f1"]  # espeak-ng's names of a low voice (about 100 Hz) and a high one (about 180 Hz)
 SPEECH_RATE = 8000  # Hz
 
 

@@ -13,7 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from . import full_sets
+
 SPLITS = ("train", "valid", "test", "all")
+ONLY_FULL = ("fsdd", "frey_faces")  # sets of which no part ships
 
 
 def folder() -> Path:
@@ -55,26 +58,33 @@ def _choose(what: str, got, choices):
 def load(name: str, split: str = "train", labels: bool | str = False, full: bool = False):
     """Load a data set as tensors.
 
-    | name               | x, shape                  | dtype   | range         | train / valid / test  | labels         |
-    |--------------------|---------------------------|---------|---------------|-----------------------|----------------|
-    | `mnist`            | (n, 1, 28, 28)            | uint8   | 0 to 255      | 4000 / 500 / 500      | digit          |
-    | `digits8`          | (n, 1, 8, 8)              | uint8   | 0 to 16       | 1200 / 200 / 397      | digit          |
-    | `fashion_mnist`    | (n, 1, 28, 28)            | uint8   | 0 to 255      | 10000 / 1000 / 2000   | class          |
-    | `textures`         | (3, 1, 512, w)            | uint8   | 0 to 255      | w = 384 / 64 / 64     | texture        |
-    | `photos`           | (4, 3, 256, w)            | uint8   | 0 to 255      | w = 256 / 64 / 64     | photo          |
-    | `speech`           | (n, 1, 4096), 8 kHz       | float32 | -1 to 1       | 160 / 40 / 40         | digit, voice   |
-    | `speech_phrases`   | (n, 1, 16384), 8 kHz      | float32 | -1 to 1       | 16 / 4 / 4            | phrase, voice  |
-    | `tiny_shakespeare` | (characters,)             | int64   | 0 to 64       | 90% / 5% / 5%         |                |
+    | name             | x, shape              | dtype   | range    | train / valid / test | labels         |
+    |------------------|-----------------------|---------|----------|----------------------|----------------|
+    | mnist            | (n, 1, 28, 28)        | uint8   | 0 to 255 | 4000 / 500 / 500     | digit          |
+    | digits8          | (n, 1, 8, 8)          | uint8   | 0 to 16  | 1200 / 200 / 397     | digit          |
+    | fashion_mnist    | (n, 1, 28, 28)        | uint8   | 0 to 255 | 10000 / 1000 / 2000  | class          |
+    | textures         | (3, 1, 512, w)        | uint8   | 0 to 255 | w = 384 / 64 / 64    | texture        |
+    | photos           | (4, 3, 256, w)        | uint8   | 0 to 255 | w = 256 / 64 / 64    | photo          |
+    | speech           | (n, 1, 4096), 8 kHz   | float32 | -1 to 1  | 160 / 40 / 40        | digit, voice   |
+    | speech_phrases   | (n, 1, 12288), 8 kHz  | float32 | -1 to 1  | 16 / 4 / 4           | phrase, voice  |
+    | tiny_shakespeare | (characters,)         | int64   | 0 to 64  | 90% / 5% / 5%        |                |
+    | full sets (`dgm data fetch NAME`), with `full=True`:                                                  |
+    | mnist            | (n, 1, 28, 28)        | uint8   | 0 to 255 | 55000 / 5000 / 10000 | digit          |
+    | fashion_mnist    | (n, 1, 28, 28)        | uint8   | 0 to 255 | 55000 / 5000 / 10000 | class          |
+    | fsdd             | (n, 1, 8192), 8 kHz   | float32 | -1 to 1  | 2400 / 300 / 300     | digit, speaker |
+    | frey_faces       | (n, 1, 28, 20)        | uint8   | 0 to 255 | 1565 / 200 / 200     |                |
+    | tiny_shakespeare | (characters,)         | int64   | 0 to 64  | 90% / 5% / 5%        |                |
 
     Images are exact integers: dequantize or scale them where the model needs it, and say so beside the number.
     Speech is 16-bit sound divided by 32,768, so `(x * 32768).short()` gives the exact samples back.
     `split="all"` joins the three splits: along the examples, or, for textures and photos, back to whole images.
+    The splits of the shipped part of Fashion-MNIST lie inside the same splits of the full set.
 
     Args:
         name: a name from the table.
         split: "train", "valid", "test" or "all". Splits are fixed and disjoint; choose models on valid.
         labels: True for the first kind of label in the table, or the name of a kind.
-        full: read the full set instead of the shipped part (`dgm data fetch NAME` brings it).
+        full: read the full set instead of the shipped part. Sets that do not ship are found without it.
 
     Returns:
         x, or (x, y) with y int64 of shape (n,) if `labels`.
@@ -84,27 +94,47 @@ def load(name: str, split: str = "train", labels: bool | str = False, full: bool
         FileNotFoundError: the file is not there; the message says how to get it.
     """
     _choose("split", split, SPLITS)
-    _choose("name", name, index())
-    card = index()[name]
-    kinds = list(card.get("labels", {}))
-    kind = kinds[0] if labels is True and kinds else labels
-    if kind:
-        _choose(f"labels of {name}", kind, [True, False, *kinds] if kinds else [False])
-    path = folder() / card["file"]
-    if path.suffix == ".txt":
-        return _codes(path.read_text(), split)
+    if full:
+        _choose("name of a full set", name, full_sets.FULL)
+    else:
+        _choose("name", name, [*index(), *ONLY_FULL])
+    full = full or name in ONLY_FULL
+    card = {} if full else index()[name]
+    kinds = full_sets.FULL[name].labels if full else tuple(card.get("labels", ()))
+    if labels and not kinds:
+        raise ValueError(f"{name} has no labels")
+    kind = kinds[0] if labels is True else labels and _choose(f"labels of {name}", labels, (*kinds, True, False))
+
+    if name == "tiny_shakespeare":
+        return _codes(_text(name, full), split)
     parts = ("train", "valid", "test") if split == "all" else (split,)
-    with np.load(path) as file:
-        columns = card.get("join") == "columns"
-        x = np.concatenate([file[f"{part}_x"] for part in parts], axis=-1 if columns else 0)
-        y = None
-        if kind:
-            ys = [file[f"{part}_{kind}"] for part in parts]
-            y = torch.from_numpy(ys[0] if columns else np.concatenate(ys))
-    x = torch.from_numpy(x)
+    if full:
+        xs, ys = zip(*(full_sets.read(name, part) for part in parts), strict=True)
+        ys = [y[kind] for y in ys] if kind else None
+        axis = 0
+    else:
+        with np.load(folder() / card["file"]) as file:
+            xs = [file[f"{part}_x"] for part in parts]
+            ys = [file[f"{part}_{kind}"] for part in parts] if kind else None
+        axis = -1 if card.get("join") == "columns" else 0
+    x = torch.from_numpy(np.concatenate(xs, axis))
     if x.dtype == torch.int16:
         x = x.float() / 32768
-    return (x, y) if kind else x
+    if not kind:
+        return x
+    return x, torch.from_numpy(np.concatenate(ys) if axis == 0 else ys[0])
+
+
+def class_names(name: str, kind: str | None = None) -> list[str]:
+    """What the labels of a shipped set stand for: `class_names("fashion_mnist")[9]` is "Ankle boot"."""
+    labels = index()[_choose("name of a set with labels", name, [key for key in index() if "labels" in index()[key]])]
+    kinds = list(labels["labels"])
+    return labels["labels"][_choose(f"labels of {name}", kind or kinds[0], kinds)]
+
+
+def _text(name: str, full: bool = False) -> str:
+    path = full_sets.folder(name) / "input.txt" if full else folder() / index()[name]["file"]
+    return path.read_text(encoding="utf-8")
 
 
 def _codes(text: str, split: str) -> torch.Tensor:
@@ -117,8 +147,8 @@ def _codes(text: str, split: str) -> torch.Tensor:
 
 def vocabulary(name: str = "tiny_shakespeare") -> str:
     """The alphabet of a text, sorted: code i stands for character `vocabulary()[i]`."""
-    _choose("name of a text", name, [key for key, card in index().items() if card["file"].endswith(".txt")])
-    return "".join(sorted(set((folder() / index()[name]["file"]).read_text())))
+    _choose("name of a text", name, ["tiny_shakespeare"])
+    return "".join(sorted(set(_text(name))))
 
 
 def encode(text: str, alphabet: str) -> torch.Tensor:
@@ -145,11 +175,21 @@ def patches(images: torch.Tensor, size: int, n: int, seed: int = 0) -> torch.Ten
     return torch.stack([images[i, :, r : r + size, c : c + size] for i, r, c in cuts])
 
 
-def moving_digits(n: int, frames: int = 20, seed: int = 0, size: int = 64, digits: int = 2, split: str = "train"):
+def moving_digits(
+    n: int, frames: int = 20, seed: int = 0, size: int = 64, digits: int = 2, split: str = "train"
+) -> torch.Tensor:
     """Films of handwritten digits that move straight on and bounce off the edges.
 
-    Each digit starts anywhere, with a velocity of 2 to 5 pixels per frame in a random direction; where digits
-    overlap the brighter pixel is shown. Without noise a film is a function of its first two frames.
+    Each digit starts anywhere, with a speed of 2 to 5 pixels per frame in a random direction; where digits overlap
+    the brighter pixel is shown.
+
+    Args:
+        n: number of films.
+        frames: length of each.
+        seed: same seed, same films.
+        size: side of the square picture in pixels, above 28.
+        digits: digits in each film.
+        split: the split of `mnist` that the digits come from.
 
     Returns:
         uint8 tensor of shape (n, frames, 1, size, size), 0 to 255.
@@ -242,7 +282,7 @@ def toy(name: str, n: int, seed: int = 0) -> torch.Tensor:
 
     Names (`TOYS`): moons, circles, pinwheel, eight_gaussians, checkerboard and spirals, as in FFJORD (coordinates
     about -4 to 4), and parabola: x2 ~ N(0, 4), x1 ~ N(x2^2 / 4, 1), N(mean, variance), both divided by 40.
-    FFJORD puts the points of moons and circles at equal angles; here angles are uniform, so that points are independent.
+    FFJORD spaces the points of moons and circles evenly; here angles are uniform, so that points are independent.
 
     Raises:
         ValueError: unknown name, or n below 0.
