@@ -259,6 +259,15 @@ def test_spirals_wind_one_and_a_half_times():
     assert torch.cdist(-x[:1000], x[:20_000]).min(1).values.median() < 0.05  # points lie near mirrored ones
 
 
+def test_arms_of_the_pinwheel_bend_by_a_quarter_of_exp_radius():
+    """A point is 2 (r + it) exp(-i angle) as a complex number; its fifth power forgets the arm."""
+    z = data.toy("pinwheel", 200_000).double().numpy() @ np.array([1, 1j]) / 2
+    node, weight = np.polynomial.hermite_e.hermegauss(60)
+    r, t = 1 + 0.3 * node[:, None], 0.1 * node
+    expected = ((r + 1j * t) ** 5 * np.exp(-5j * 0.25 * np.exp(r)) * weight[:, None] * weight).sum() / (2 * math.pi)
+    assert abs((z**5).mean() - expected) < 5 * (z**5).std() / math.sqrt(len(z))
+
+
 def test_unknown_toy_lists_the_choices():
     with pytest.raises(ValueError, match=r"toy must be one of moons, circles.*got 'moon'"):
         data.toy("moon", 3)
@@ -310,6 +319,11 @@ def test_moving_digits_shape_and_seed():
     assert not torch.equal(films, data.moving_digits(3, frames=6, seed=2, size=48))
     with pytest.raises(ValueError, match="size must be above 28, the side of a digit, got 28"):
         data.moving_digits(1, size=28)
+
+
+def test_where_digits_overlap_the_brighter_pixel_is_shown():
+    crowd = data.moving_digits(1, frames=3, size=30, digits=60)
+    assert crowd[0, :, 0, 12:18, 12:18].min() > 240
 
 
 def test_a_digit_keeps_its_shape_moves_straight_and_bounces():
