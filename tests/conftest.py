@@ -7,6 +7,6 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 os.environ.setdefault("DGM_BUDGET", "smoke")
 os.environ["MPLBACKEND"] = "Agg"
 
-import torch
+import torch  # noqa: E402, after the settings above
 
 torch.set_num_threads(1)
