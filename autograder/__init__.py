@@ -1,0 +1,1 @@
+"""Release, grading in two processes, gradebook and feedback: the `dgm` command."""

@@ -1,0 +1,309 @@
+"""The answer process: runs a student's notebook and answers calls. It never sees a test.
+
+    warm parent     started by exec; has imported torch, IPython and the set-up cell's modules
+      child         one for each submission: runs the student's cells in order
+        server      one for each exercise, forked at its tests: answers the calls of the test process
+
+Run as `python -m autograder.answer FD MODULE...`, with the number of a socket to take orders from.
+"""
+
+import builtins
+import contextlib
+import gc
+import importlib
+import io
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+import warnings
+
+import torch
+from IPython.core.interactiveshell import InteractiveShell
+
+from autograder.wire import Closed, Line, Peer, clean, seed
+from dgm_course import checks
+
+
+class CellTimeout(BaseException):
+    """A cell has run for longer than its limit."""
+
+
+class Shell(InteractiveShell):
+    """IPython without history, threads and front end, so that magics and `!` work and nothing else is needed."""
+
+    def enable_gui(self, gui=None):
+        """`%matplotlib inline` and its like: there is nothing to show figures on."""
+
+    def enable_matplotlib(self, gui=None):
+        """As `enable_gui`."""
+        return None, None
+
+    def init_history(self):
+        """A history would need a database and a thread that does not survive a fork."""
+        from IPython.core.history import HistoryManager
+
+        HistoryManager.enabled = False
+        super().init_history()
+
+
+class Capped(io.TextIOBase):
+    """Standard output that keeps its first `limit` characters."""
+
+    encoding = "utf-8"
+
+    def __init__(self, limit):
+        self.parts, self.left = [], limit
+
+    def writable(self):
+        """Always."""
+        return True
+
+    def write(self, text):
+        """Keeps what still fits."""
+        if self.left > 0 and text:
+            self.parts.append(str(text[: self.left]))
+            self.left -= len(text)
+        return len(text)
+
+    def text(self):
+        """What was kept."""
+        return clean("".join(self.parts), 1 << 30) + ("\n[output cut]\n" if self.left < 0 else "")
+
+
+def where(error):
+    """Line number and source of the last line of a student's cell in the traceback of `error`."""
+    if isinstance(error, SyntaxError):
+        return error.lineno, error.text
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "<ipython-input" in f.filename]
+    return (frames[-1].lineno, frames[-1].line) if frames else (None, None)
+
+
+def text_of(error):
+    """`str(error)`, or nothing if that fails."""
+    try:
+        return clean(error.msg if isinstance(error, SyntaxError) else str(error))
+    except BaseException:
+        return ""
+
+
+class Server(Peer):
+    """Answers the test process, from the namespace that the student's cells have left."""
+
+    caught = BaseException
+
+    def __init__(self, line, namespace):
+        super().__init__(line)
+        self.namespace, self.handles = namespace, []
+
+    def serve(self):
+        """Answers until the other end closes."""
+        with contextlib.suppress(Closed):
+            while True:
+                self.reply(*self.line.receive())
+
+    def refer(self, value):
+        """Everything that is not plain data stays here, behind a handle."""
+        self.handles.append(value if isinstance(value, checks.Student) else checks.wrap(value))
+        return "handle", len(self.handles) - 1, type(self.handles[-1]._target).__name__
+
+    def resolve(self, parts):
+        """A name of the notebook, a handle, a method of either, or a function of the test process."""
+        kind, key, *path = parts
+        if kind == "callback":
+            return lambda *args, **kwargs: self.ask("callback", key, args, kwargs)
+        if kind == "name" and key not in self.namespace:
+            raise NameError(f"name '{key}' is not defined")
+        value = checks.wrap(self.namespace[key]) if kind == "name" else self.handles[key]
+        for name in path:
+            value = getattr(value, name)
+        return value
+
+    def perform(self, operation, parts):
+        """Calls what is asked for, just as `checks.wrap` and `checks.grad_of` do within one process."""
+        if operation == "grad":
+            target, wrt, args = parts
+            return checks.grad_of(target, wrt, *args)
+        target, args, kwargs = parts
+        return target(*args, **kwargs)
+
+    def describe(self, error):
+        """Type, message and place of an exception."""
+        line, source = where(error)
+        types = [kind.__name__ for kind in type(error).__mro__ if kind is not object]
+        kind = error.kind if isinstance(error, checks.CheckFailed) else ""
+        return {"types": types, "text": text_of(error), "line": line, "source": source, "kind": str(kind)}
+
+    def failure(self, report):
+        """An exception of a callback: the same built-in exception, else RuntimeError."""
+        name, text = report
+        kind = getattr(builtins, name, None)
+        is_exception = isinstance(kind, type) and issubclass(kind, Exception)
+        return (kind if is_exception else RuntimeError)(text)
+
+
+class Child:
+    """Runs one submission, as the test process asks: cells one by one, and a server at each exercise's tests."""
+
+    def __init__(self, line, shell):
+        self.line, self.shell, self.server = line, shell, None
+
+    def loop(self):
+        """Takes orders until the other end closes."""
+        while True:
+            operation, value = self.line.receive_plain()
+            self.line.send(operation, getattr(self, f"do_{operation}")(*value))
+
+    def do_run(self, source, seconds, output_limit):
+        """Runs a cell. Returns its output, and the outcome and message if it was not run to its end."""
+        output, report = Capped(output_limit), {"outcome": None, "message": "", "line": None}
+
+        def ring(signum, frame):
+            raise CellTimeout(f"stopped after {seconds:g} s")
+
+        signal.signal(signal.SIGALRM, ring)
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+            try:
+                result = self.shell.run_cell(source)
+                error = result.error_before_exec or result.error_in_exec
+            except BaseException as caught:
+                error = caught
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            if "matplotlib.pyplot" in sys.modules:
+                with contextlib.suppress(Exception):
+                    sys.modules["matplotlib.pyplot"].close("all")
+        if error is not None:
+            report["outcome"] = "timeout" if isinstance(error, CellTimeout) else "error"
+            report["message"] = f"{type(error).__name__}: {text_of(error)}"
+            report["line"] = where(error)[0]
+        return {**report, "output": output.text()}
+
+    def do_serve(self, reply_bytes):
+        """Forks a server that has everything the cells so far have made."""
+        sock = socket.socket(fileno=self.line.receive_fd())
+        self.server = os.fork()
+        if self.server == 0:
+            self.line.sock.close()
+            seed()
+            sys.stdout = sys.stderr = Capped(0)
+            Server(Line(sock, reply_bytes), self.shell.user_ns).serve()
+            os._exit(0)
+        sock.close()
+
+    def do_stop(self, patience):
+        """Ends the server. Returns its exit code, or minus the signal that it died of; see `end_process`."""
+        server, self.server = self.server, None
+        return end_process(server, os.kill, patience)
+
+
+class Parent:
+    """The warm parent: forks a child on request, and ends it with everything it has started."""
+
+    def __init__(self, line, shell):
+        self.line, self.shell, self.child = line, shell, None
+
+    def loop(self):
+        """Takes orders until the other end closes."""
+        with contextlib.suppress(Closed):
+            while True:
+                operation, value = self.line.receive_plain()
+                self.line.send(operation, getattr(self, f"do_{operation}")(*value))
+        self.do_end()
+
+    def do_fork(self, folder, reply_bytes):
+        """Forks the child for a submission, working in `folder`."""
+        sock = socket.socket(fileno=self.line.receive_fd())
+        self.child = self._fork(lambda: run_child(sock, self.line, self.shell, folder, reply_bytes))
+        sock.close()
+
+    def do_clone(self):
+        """Forks a second warm parent, for another worker."""
+        sock = socket.socket(fileno=self.line.receive_fd())
+        self._fork(lambda: (self.line.sock.close(), Parent(Line(sock), self.shell).loop()))
+        sock.close()
+
+    def do_end(self, patience=0.0):
+        """Ends the child and its process group. Returns what `end_process` does."""
+        child, self.child = self.child, None
+        return end_process(child, os.killpg, patience)
+
+    @staticmethod
+    def _fork(work):
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                work()
+                code = 0
+            finally:
+                os._exit(code)
+        return pid
+
+
+def end_process(pid, kill, patience):
+    """Kills and reaps a process.
+
+    Args:
+        pid: the process, or None.
+        kill: `os.kill` or `os.killpg`.
+        patience: seconds to wait for it to end by itself.
+
+    Returns:
+        Its exit code, or minus the signal that it died of; 0 if it was still alive.
+    """
+    if pid is None:
+        return 0
+    latest, ended = time.monotonic() + patience, None
+    while True:
+        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # not reaped: the pid is still its own
+        if ended or time.monotonic() >= latest:
+            break
+        time.sleep(0.002)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status) if ended else 0
+
+
+def run_child(sock, control, shell, folder, reply_bytes):
+    """The life of a child."""
+    control.sock.close()
+    os.setsid()
+    os.chdir(folder)
+    os.environ["HOME"] = os.environ["TMPDIR"] = folder
+    seed()
+    with contextlib.suppress(Closed):
+        Child(Line(sock, reply_bytes), shell).loop()
+
+
+def main():
+    """Imports what submissions need, then takes orders."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the grader, which then closes the line
+    line = Line(socket.socket(fileno=int(sys.argv[1])))
+    torch.set_num_threads(1)
+    torch.set_num_threads = torch.set_num_interop_threads = lambda n: None  # a fork does not survive other threads
+    for name in sys.argv[2:]:
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+    if "tqdm" in sys.modules:
+        sys.modules["tqdm"].tqdm.monitor_interval = 0  # no thread that watches progress bars
+    warnings.filterwarnings("ignore", message=".*non-interactive.*")  # plt.show() on the Agg backend
+    Shell.xmode = "Plain"
+    shell = Shell.instance(colors="nocolor")
+    seed()  # what is slow the first time, here and below, is done before any fork
+    shell.run_cell("None")
+    checks.wrap(torch.sin)(torch.ones(1))
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 2)  # until here, a broken installation is reported
+    gc.collect()
+    gc.freeze()  # keeps pages shared between parent and children
+    line.send("ready")
+    Parent(line, shell).loop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,248 @@
+"""What the grader needs to know of an assignment, and of a notebook that a student handed in."""
+
+import copy
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nbformat
+
+MAX_NOTEBOOK = 20 << 20  # bytes
+
+
+class CourseError(Exception):
+    """The course folder does not have what a command needs. The message says what and where."""
+
+
+class Unreadable(Exception):
+    """A submission is no notebook. The message says why."""
+
+
+def find_course(start="."):
+    """The course folder: the nearest one upwards that has `nbgrader_config.py`."""
+    start = Path(start).resolve()
+    for folder in (start, *start.parents):
+        if (folder / "nbgrader_config.py").is_file():
+            return folder
+    raise CourseError(f"no nbgrader_config.py in {start} or above it: run this in the course folder, or use --course")
+
+
+def notebook_path(course, step, name, student=""):
+    """Path of a notebook in nbgrader's folders, e.g. `submitted/STUDENT/NAME/NAME.ipynb`."""
+    return Path(course) / step / student / name / f"{name}.ipynb"
+
+
+def grader_metadata(cell):
+    """The nbgrader metadata of a cell, or an empty dict."""
+    found = cell.get("metadata", {}).get("nbgrader", {})
+    return found if isinstance(found, dict) else {}
+
+
+def grade_id(cell):
+    """The cell's grade_id, or None."""
+    found = grader_metadata(cell).get("grade_id")
+    return found if isinstance(found, str) else None
+
+
+def is_test(cell):
+    """Whether a cell is an auto-graded test."""
+    meta = grader_metadata(cell)
+    return cell["cell_type"] == "code" and bool(meta.get("grade")) and not meta.get("solution")
+
+
+def tags(cell):
+    """The tags of a cell."""
+    found = cell.get("metadata", {}).get("tags", [])
+    return found if isinstance(found, list) else []
+
+
+@dataclass(frozen=True)
+class Test:
+    """A test cell, with the points that it gives."""
+
+    grade_id: str
+    exercise: str
+    points: float
+    source: str
+
+    @property
+    def hidden(self):
+        """Whether students do not get to see it."""
+        return self.grade_id.endswith("_hidden")
+
+
+@dataclass
+class Assignment:
+    """An assignment: its solution with all tests, and its release.
+
+    Attributes:
+        exercises: exercise -> its test cells, in order.
+        written: grade_id -> points of the cells that people grade.
+        released: grade_id -> cell of the release.
+        setup: source of the set-up cell.
+    """
+
+    name: str
+    solution: dict
+    release: dict
+    exercises: dict = field(default_factory=dict)
+    written: dict = field(default_factory=dict)
+    released: dict = field(default_factory=dict)
+    setup: str = ""
+
+    def __post_init__(self):
+        for cell in self.solution["cells"]:
+            key, meta = grade_id(cell), grader_metadata(cell)
+            if is_test(cell):
+                exercise = key.removesuffix("_visible").removesuffix("_hidden")
+                test = Test(key, exercise, float(meta["points"]), cell["source"])
+                self.exercises.setdefault(exercise, []).append(test)
+            elif meta.get("grade"):
+                self.written[key] = float(meta["points"])
+            elif key == "setup":
+                self.setup = cell["source"]
+        self.released = {grade_id(cell): cell for cell in self.release["cells"] if grade_id(cell)}
+        lost = [test.grade_id for test in self.tests if test.grade_id not in self.released]
+        if lost or not self.exercises:
+            what = ", ".join(lost) or "no tests"
+            raise CourseError(f"lectures/{self.name} does not fit its solution ({what}): run `dgm release {self.name}`")
+
+    @property
+    def tests(self):
+        """All test cells."""
+        return [test for tests in self.exercises.values() for test in tests]
+
+
+def load_assignment(course, name):
+    """Reads the solution and the release of an assignment."""
+    for step, remedy in (("solutions", "is the name right?"), ("lectures", f"run `dgm release {name}`")):
+        if not notebook_path(course, step, name).is_file():
+            raise CourseError(f"no {notebook_path(course, step, name)}: {remedy}")
+    solution, release = (
+        json.loads(nbformat.writes(nbformat.read(notebook_path(course, step, name), as_version=4)))
+        for step in ("solutions", "lectures")
+    )
+    for notebook in (solution, release):
+        join_lines(notebook)
+    return Assignment(name, solution, release)
+
+
+def join_lines(notebook):
+    """Cell sources may be lists of lines; make each a string."""
+    for cell in notebook["cells"]:
+        if isinstance(cell["source"], list):
+            cell["source"] = "".join(cell["source"])
+
+
+def read_submission(path):
+    """A student's notebook, as plain dicts of nbformat 4.
+
+    Raises:
+        Unreadable: if the file is missing, too large, or no notebook.
+    """
+    path = Path(path)
+    if path.is_symlink() or not path.is_file():
+        raise Unreadable(f"there is no file {path.name}")
+    if path.stat().st_size > MAX_NOTEBOOK:
+        raise Unreadable(f"the file has {path.stat().st_size:,} bytes, more than {MAX_NOTEBOOK:,}")
+    try:
+        notebook = json.loads(path.read_bytes().decode("utf-8-sig"))
+        if isinstance(notebook, dict) and notebook.get("nbformat") != 4:
+            notebook = json.loads(json.dumps(nbformat.convert(nbformat.from_dict(notebook), 4)))
+        join_lines(notebook)
+        for cell in notebook["cells"]:
+            if not (isinstance(cell["source"], str) and isinstance(cell.setdefault("metadata", {}), dict)):
+                raise ValueError("a cell without source")
+            cell["cell_type"] = str(cell["cell_type"])
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise Unreadable(f"the file is no Jupyter notebook ({type(error).__name__}: {str(error)[:100]})") from None
+    return notebook
+
+
+@dataclass
+class Step:
+    """Something to do with a submission: run a cell, or test an exercise.
+
+    Attributes:
+        test: the exercise to test, or None.
+        cell: index of the cell to run, in `Intake.cells`.
+    """
+
+    test: str | None = None
+    cell: int | None = None
+
+
+@dataclass
+class Intake:
+    """A submission, matched to its assignment.
+
+    Attributes:
+        cells: the cells, with locked ones as released.
+        steps: what to do, in order.
+        blank, missing: the exercises whose cell is as released, or is not there.
+        repairs: what was put right, in words.
+    """
+
+    cells: list
+    steps: list
+    blank: set
+    missing: set
+    repairs: list
+
+
+def intake(notebook, assignment):
+    """Matches a notebook's cells to the release, by grade_id.
+
+    Locked cells count as released, whatever was done to them; test cells only say where the tests are run. An exercise
+    whose tests are not in the notebook is tested at the end.
+    """
+    cells, steps, seen, repairs = [], [], set(), []
+    waiting = list(assignment.exercises)
+    of_test = {test.grade_id: test.exercise for test in assignment.tests}
+    present = {grade_id(cell) for cell in notebook["cells"]}
+    blank, missing = set(), {name for name in waiting if name in assignment.released and name not in present}
+
+    def add(cell, key):
+        cells.append(cell)
+        if key in of_test:
+            if of_test[key] in waiting:
+                waiting.remove(of_test[key])
+                steps.append(Step(test=of_test[key]))
+        elif cell["cell_type"] == "code" and "skip-execution" not in tags(cell):
+            steps.append(Step(cell=len(cells) - 1))
+
+    for key, released in assignment.released.items():
+        if key not in present and is_given(released):
+            repairs.append(f"put back the deleted cell {key}")
+            add(copy.deepcopy(released), key)
+    for cell in notebook["cells"]:
+        cell = {**cell, "outputs": []}
+        key = grade_id(cell)
+        if key in assignment.released and key not in seen:
+            seen.add(key)
+            released = assignment.released[key]
+            if not grader_metadata(released).get("solution"):
+                cell = copy.deepcopy(released)
+            else:
+                cell = {**copy.deepcopy(released), "source": cell["source"]}
+                if same_text(cell["source"], released["source"]):
+                    blank.add(key)
+        else:  # the student's own, or a copy of a cell that was there before
+            cell["metadata"] = {"tags": tags(cell)}
+            key = None
+        add(cell, key)
+    steps += [Step(test=name) for name in waiting]
+    for key in assignment.released.keys() - present:
+        if not is_given(assignment.released[key]):
+            repairs.append(f"the cell {key} is missing")
+    return Intake(cells, steps, blank, missing, sorted(repairs))
+
+
+def is_given(cell):
+    """Whether a cell is locked code that the notebook needs: the set-up cell, a given object."""
+    return cell["cell_type"] == "code" and bool(grader_metadata(cell).get("locked")) and not is_test(cell)
+
+
+def same_text(a, b):
+    """Whether two sources differ in white space at line ends at most."""
+    return [line.rstrip() for line in a.strip().splitlines()] == [line.rstrip() for line in b.strip().splitlines()]

@@ -1,0 +1,202 @@
+"""The trusted side's hold on answer processes: starts them, gives them orders, ends them."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from autograder.remote import Caller
+from autograder.wire import MAX_ARRAYS, Closed, Late, Line, WireError, clean
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a submission may use. One place for all of them.
+
+    Attributes:
+        exercise_seconds: wall time of all tests of one exercise.
+        cell_seconds: wall time of one of the student's cells. A cell that does not stop then gets `grace_seconds` more.
+        output: characters kept of what a cell prints.
+        reply_bytes: array bytes of one reply.
+        restarts: how often a submission whose process died is run again without the cell that killed it.
+    """
+
+    exercise_seconds: float = 10.0
+    cell_seconds: float = 60.0
+    grace_seconds: float = 2.0
+    output: int = 20_000
+    reply_bytes: int = MAX_ARRAYS
+    restarts: int = 5
+
+
+class AnswerDied(Exception):
+    """The answer process is gone. Its text says how it ended."""
+
+    def __init__(self, text, outcome="died"):
+        super().__init__(text)
+        self.outcome = outcome
+
+
+class WarmParent:
+    """Starts and orders the warm parent of answer processes (see `answer.py`)."""
+
+    def __init__(self, modules=(), sock=None):
+        self.process = None
+        if sock is None:
+            sock, theirs = socket.socketpair()
+            root = str(Path(__file__).resolve().parents[1])
+            keep = ("PATH", "HOME", "LANG", "LC_ALL", "DGM_DATA", "SYSTEMROOT")
+            threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")}
+            # large pages make a fork three times cheaper: most of its cost is copying page tables
+            large_pages = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "PYTHONMALLOC": "malloc"}
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "autograder.answer", str(theirs.fileno()), *modules],
+                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                start_new_session=True, cwd=tempfile.gettempdir(),
+                env={k: os.environ[k] for k in keep if k in os.environ} | threads | large_pages
+                | {"PYTHONPATH": root, "PYTHONSAFEPATH": "1", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", 
+                   "MPLBACKEND": "Agg", "DGM_BUDGET": "smoke"},
+            )  # fmt: skip
+            theirs.close()
+        self.line, self.ready = Line(sock), self.process is None
+
+    def _order(self, operation, *values, sock=None):
+        if not self.ready:
+            self.line.deadline = time.monotonic() + 120
+            self.line.receive_plain()
+            self.ready, self.line.deadline = True, None
+        self.line.send(operation, values)
+        if sock is not None:
+            self.line.send_fd(sock.fileno())
+            sock.close()
+        return self.line.receive_plain()[1]
+
+    def fork(self, folder, reply_bytes):
+        """Starts an answer process in `folder` and returns the line to it."""
+        ours, theirs = socket.socketpair()
+        self._order("fork", str(folder), reply_bytes, sock=theirs)
+        return Line(ours, reply_bytes)
+
+    def end(self, patience=0.0):
+        """Ends the answer process. Returns its exit code or minus the signal that it died of; 0 if it was alive.
+
+        Args:
+            patience: seconds to wait for it to end by itself.
+        """
+        return self._order("end", patience)
+
+    def clone(self):
+        """A second warm parent, for another worker."""
+        ours, theirs = socket.socketpair()
+        self._order("clone", sock=theirs)
+        return WarmParent(sock=ours)
+
+    def close(self):
+        """Ends the warm parent."""
+        self.line.sock.close()
+        if self.process is not None:
+            self.process.wait()
+
+
+class Answers:
+    """One submission in its answer process. When a cell kills it, it is started again without that cell."""
+
+    def __init__(self, parent, folder, limits):
+        self.parent, self.folder, self.limits = parent, folder, limits
+        self.done, self.starts, self.line = [], 0, None
+
+    def run(self, source):
+        """Runs a cell: a dict with `outcome` (None, "error", "timeout" or "died"), `message`, `line`, `output`."""
+        self._start()
+        try:
+            report = self._run(source)
+        except AnswerDied as death:
+            return {"outcome": death.outcome, "message": str(death), "line": None, "output": ""}
+        self.done.append(source)
+        return report
+
+    @contextlib.contextmanager
+    def serving(self):
+        """A `Caller` that talks to a server with all that the cells so far have made, for one exercise."""
+        self._start()
+        ours, theirs = socket.socketpair()
+        try:
+            self._serve(theirs)
+        except AnswerDied:  # it died between two cells: once more, from the start
+            self._start()
+            self._serve(theirs)
+        theirs.close()
+        line = Line(ours, self.limits.reply_bytes)
+        line.deadline = time.monotonic() + self.limits.exercise_seconds
+        try:
+            yield Caller(line)
+        finally:
+            ours.close()
+            if self.line is not None:
+                with contextlib.suppress(AnswerDied):
+                    self._order("stop", 0.0)
+
+    def how_server_ended(self):
+        """How the server of the current exercise ended, in words."""
+        try:
+            code = self._order("stop", 0.5)
+        except AnswerDied as death:
+            return str(death)
+        return ended(code if isinstance(code, int) else 0)
+
+    def close(self, patience=0.0):
+        """Ends the answer process; see `WarmParent.end`."""
+        if self.line is not None:
+            self.line.sock.close()
+            self.line = None
+        return self.parent.end(patience)
+
+    def _start(self):
+        if self.line is not None:
+            return
+        self.starts += 1
+        if self.starts > 1 + self.limits.restarts:
+            raise AnswerDied("the notebook's process died too often")
+        self.line = self.parent.fork(self.folder, self.limits.reply_bytes)
+        for source in self.done:
+            self._run(source)
+
+    def _run(self, source):
+        limits = self.limits
+        report = self._order("run", source, limits.cell_seconds, limits.output, seconds=limits.cell_seconds)
+        match report:
+            case {"outcome": None | "error" | "timeout", "message": str(), "line": int() | None, "output": str()}:
+                report["message"] = clean(report["message"])
+                report["output"] = clean(report["output"], limits.output + 20)
+                return report
+        self.close()
+        raise AnswerDied("the process gave a reply that makes no sense")
+
+    def _serve(self, sock):
+        self._order("serve", self.limits.reply_bytes, fd=sock.fileno())
+
+    def _order(self, operation, *values, fd=None, seconds=0.0):
+        self.line.deadline = time.monotonic() + seconds + self.limits.grace_seconds
+        try:
+            self.line.send(operation, values)
+            if fd is not None:
+                self.line.send_fd(fd)
+            return self.line.receive_plain()[1]
+        except Late:
+            self.close()
+            raise AnswerDied(f"did not stop after {seconds:g} s", "timeout") from None
+        except (Closed, WireError):
+            raise AnswerDied(ended(self.close(patience=0.5))) from None
+
+
+def ended(code):
+    """An exit code in words."""
+    if code < 0:
+        return f"your code ended the process ({signal.Signals(-code).name})"
+    return f"your code ended the process (exit code {code})"

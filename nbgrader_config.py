@@ -1,0 +1,18 @@
+"""nbgrader's configuration: `solutions` is the source, `lectures` the release, everything else keeps its usual name."""
+
+from pathlib import Path
+
+course = Path(__file__).resolve().parent
+exchange = course / "exchange"
+exchange.mkdir(exist_ok=True)  # a local one, in place of /usr/local/share/nbgrader; formgrader asks for it
+
+c = get_config()  # noqa: F821  (given by traitlets, which runs this file)
+c.CourseDirectory.root = str(course)
+c.CourseDirectory.course_id = "dgm"
+c.CourseDirectory.source_directory = "solutions"
+c.CourseDirectory.release_directory = "lectures"
+c.CourseDirectory.ignore = [".ipynb_checkpoints", "*.pyc", "__pycache__", "feedback", "*.py", "*.md"]
+c.Exchange.root = str(exchange)
+c.NbGrader.logfile = ""
+c.ClearSolutions.code_stub = {"python": "raise NotImplementedError()"}
+c.ClearSolutions.text_stub = "*Write your answer here.*"
