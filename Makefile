@@ -58,7 +58,7 @@ lint: .venv/dev.stamp
 	$(BIN)/dgm lint
 
 bench: .venv/dev.stamp
-	@for module in benchmarks/*.py; do $(BIN)/python $$module || exit 1; done
+	$(BIN)/python -m benchmarks
 
 edit: .venv/dev.stamp
 	@$(BIN)/dgm edit $(NB)

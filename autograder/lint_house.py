@@ -70,7 +70,8 @@ def unstripped(nb) -> list[str]:
             found.append(f"outputs of cell {i}")
         if cell.get("execution_count") is not None:
             found.append(f"execution count of cell {i}")
-        found += [f"metadata.{key} of cell {i}" for key in ("execution", "lines_to_next_cell") if key in cell["metadata"]]
+        extra = cell["metadata"].keys() & {"execution", "lines_to_next_cell"}
+        found += [f"metadata.{key} of cell {i}" for key in sorted(extra)]
     return found
 
 

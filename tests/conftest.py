@@ -10,3 +10,16 @@ os.environ["MPLBACKEND"] = "Agg"
 import torch  # noqa: E402, after the settings above
 
 torch.set_num_threads(1)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Prints what tests measured and do not judge (`record_property("measured", text)`)."""
+    lines = [
+        f"{report.nodeid.split('::')[-1]}: {value}"
+        for report in terminalreporter.stats.get("passed", [])
+        for key, value in report.user_properties
+        if key == "measured" and report.when == "call"
+    ]
+    if lines:
+        terminalreporter.section("measured")
+        terminalreporter.write("\n".join(lines) + "\n")

@@ -1,0 +1,1 @@
+"""Speed and likelihood against public libraries: `make bench`, or `python -m benchmarks NAME...`."""
