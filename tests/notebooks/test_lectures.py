@@ -17,7 +17,7 @@ TIMEOUT = 300  # seconds for one cell; generous, since time must not decide a te
 MEMORY = 2_000  # MB
 PEAK = """from pathlib import Path
 status = Path("/proc/self/status")
-print(status.read_text().split("VmHWM:")[1].split()[0] if status.exists() else 0)"""  # of the kernel, in kB; 0 off Linux
+print(status.read_text().split("VmHWM:")[1].split()[0] if status.exists() else 0)"""  # kB of the kernel; 0 off Linux
 
 
 def run(folder, name, tmp_path):
