@@ -1,6 +1,8 @@
 """Releases: `lectures/` made from `solutions/`, and the test that no answer is in them."""
 
+import contextlib
 import logging
+import os
 import re
 import shutil
 import sys
@@ -8,12 +10,11 @@ import tempfile
 from pathlib import Path
 
 import nbformat
-from nbgrader.apps import NbGrader
 from nbgrader.converters import GenerateAssignment
 from nbgrader.coursedir import CourseDirectory
 from traitlets.config import Config, PyFileConfigLoader
 
-from autograder.notebooks import CourseError, grade_id, is_test, notebook_path
+from autograder.notebooks import CourseError, grade_id, grader_metadata, notebook_path
 from dgm_course import __version__
 
 # Beside outputs and counts: what editors leave in notebooks and no reader needs.
@@ -67,9 +68,10 @@ def release(course, name):
         config = Config(course_config(course))
         config.CourseDirectory.root = folder
         directory = CourseDirectory(config=config, assignment_id=name)
-        converter = GenerateAssignment(coursedir=directory, config=config, no_database=False)
+        converter = GenerateAssignment(coursedir=directory, config=config)
         converter.log = quiet_log()
-        converter.start()
+        with environment_on_path():
+            converter.start()
         made = notebook_path(folder, "lectures", name)
         nbformat.write(strip(nbformat.read(made, as_version=4)), made)
         target = notebook_path(course, "lectures", name)
@@ -78,11 +80,73 @@ def release(course, name):
     return target
 
 
-def quiet_log():
-    """A log that shows nbgrader's warnings and errors only."""
+@contextlib.contextmanager
+def environment_on_path():
+    """nbgrader asks the command `alembic` for a version; it is beside Python, which need not be on PATH."""
+    before = os.environ.get("PATH", "")
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{before}"
+    try:
+        yield
+    finally:
+        os.environ["PATH"] = before
+
+
+def quiet_log(level=logging.WARNING):
+    """A log that shows what nbgrader says at `level` and above."""
     log = logging.getLogger("dgm.nbgrader")
     if not log.handlers:
         log.addHandler(logging.StreamHandler(sys.stderr))
         log.propagate = False
-    log.setLevel(logging.WARNING)
+    log.setLevel(level)
     return log
+
+
+def regions(source, kind):
+    """The lines between `BEGIN kind` and `END kind` of a cell, one list for each region."""
+    found, inside = [], False
+    for line in source.splitlines():
+        if f"BEGIN {kind}" in line:
+            inside = True
+            found.append([])
+        elif f"END {kind}" in line:
+            inside = False
+        elif inside:
+            found[-1].append(line)
+    return found
+
+
+def telling(lines):
+    """Lines without white space, leaving out those that tell nothing: short ones, and `layer = checks.wrap(name)`."""
+    squeezed = ("".join(line.split()) for line in lines)
+    return [line for line in squeezed if len(line) >= 12 and not re.fullmatch(r"\w+=checks\.wrap\(.*\)", line)]
+
+
+def triples(lines):
+    """All runs of three consecutive lines."""
+    return set(zip(lines, lines[1:], lines[2:], strict=False))
+
+
+def leaks(course):
+    """What `lectures/` gives away: a list of messages, empty if all is well.
+
+    Three telling lines in a row of a solution, or one telling line of a hidden test, may stand in no lecture.
+    """
+    told = {}  # a line, or three, that lectures hold -> the lecture
+    for path in sorted(Path(course).glob("lectures/*/*")):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        texts = [text]
+        if path.suffix == ".ipynb":
+            texts = [cell.source for cell in nbformat.reads(text, as_version=4).cells]
+        for lines in (telling(text.splitlines()) for text in texts):
+            told |= dict.fromkeys([*lines, *triples(lines)], path.name)
+    found = []
+    for name in assignments(course):
+        for cell in nbformat.read(notebook_path(course, "solutions", name), as_version=4).cells:
+            answers, hidden = regions(cell.source, "SOLUTION"), regions(cell.source, "HIDDEN TESTS")
+            if not answers and grader_metadata(cell).get("solution"):
+                answers = [cell.source.splitlines()]
+            secrets = [t for lines in answers for t in triples(telling(lines))] + [
+                v for h in hidden for v in telling(h)
+            ]
+            found += [f"{told[s]} holds a part of {name}, cell {grade_id(cell)}: {s}" for s in secrets if s in told]
+    return found

@@ -86,8 +86,8 @@ def alarm(seconds):
         signal.signal(signal.SIGALRM, before)
 
 
-def free_names(source):
-    """The global names that a cell reads and does not bind itself."""
+def global_names(source):
+    """The global names that a cell reads, and those that it binds."""
     used, bound = set(), set()
 
     def look(table):
@@ -100,7 +100,13 @@ def free_names(source):
         for child in table.get_children():
             look(child)
 
-    look(symtable.symtable(source, "<cell>", "exec"))
+    look(symtable.symtable(TransformerManager().transform_cell(source), "<cell>", "exec"))
+    return used, bound
+
+
+def free_names(source):
+    """The global names that a cell reads and does not bind itself."""
+    used, bound = global_names(source)
     return used - bound
 
 

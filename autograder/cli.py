@@ -1,0 +1,138 @@
+"""The `dgm` command: release, grade, demo, and the tools of the house."""
+
+import argparse
+import importlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+ELSEWHERE = {
+    "data": ("autograder.data_cli", "list, fetch and check data sets"),
+    "lint": ("autograder.lint_house", "the rules of the house and of test cells"),
+    "edit": ("autograder.edit", "a solution notebook as a text file outside the tree"),
+    "save": ("autograder.edit", "that text file back into the notebook"),
+}
+
+
+def main(argv=None):
+    """Runs one verb. Returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] in ELSEWHERE:
+        return run_elsewhere(argv[0], argv[1:])
+    from autograder.notebooks import CourseError, find_course
+
+    args = parser().parse_args(argv)
+    try:
+        return args.run(find_course(args.course), args)
+    except CourseError as error:
+        print(f"dgm {args.verb}: {error}", file=sys.stderr)
+        return 2
+
+
+def run_elsewhere(verb, argv):
+    """Runs a verb of another module, which is imported only now."""
+    run = importlib.import_module(ELSEWHERE[verb][0]).main
+    if verb in ("edit", "save"):
+        return run(argv, prog=f"dgm {verb}")
+    return run(argv)
+
+
+def parser():
+    """The parser of the verbs that work on a course folder."""
+    top = argparse.ArgumentParser(prog="dgm", description="Release, grade and look after the course.")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name, run, text):
+        sub = verbs.add_parser(name, help=text, description=text.capitalize() + ".")
+        sub.add_argument("--course", default=".", metavar="DIR", help="course folder (default: the one around here)")
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = verb("release", do_release, "make lectures/ from solutions/")
+    sub.add_argument("assignment", nargs="?", help="name, e.g. 06_coupling_flows (default: all)")
+    sub = verb("grade", do_grade, "grade what is in submitted/, in two processes")
+    sub.add_argument("assignment", help="name, e.g. 06_coupling_flows")
+    sub.add_argument("--student", action="append", default=[], metavar="ID", help="only this student; may be repeated")
+    sub.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="processes (default: all cores)")
+    sub.add_argument("--json", type=Path, metavar="FILE", help="write marks, outcomes and messages to FILE")
+    sub.add_argument("--no-gradebook", action="store_true", help="leave gradebook and autograded/ as they are")
+    sub = verb("demo", do_demo, "release a lecture, hand in a small class, grade it, show the marks")
+    sub.add_argument("assignment", nargs="?", help="name (default: the first that has variants in tests/mutants)")
+    for name, (_, text) in ELSEWHERE.items():
+        verbs.add_parser(name, help=text)
+    return top
+
+
+def do_release(course, args):
+    """`dgm release`."""
+    from autograder.release import assignments, release
+
+    for name in [args.assignment] if args.assignment else assignments(course):
+        print(release(course, name).relative_to(course))
+    return 0
+
+
+def do_grade(course, args):
+    """`dgm grade`."""
+    import contextlib
+
+    from autograder.notebooks import CourseError, load_assignment
+    from autograder.runner import Grader, submissions, versions
+
+    assignment = load_assignment(course, args.assignment)
+    paths = submissions(course, args.assignment, args.student)
+    if not paths:
+        raise CourseError(f"nobody has handed in: there is no {course / 'submitted' / 'STUDENT' / args.assignment}")
+    report = {"assignment": args.assignment, "isolation": "none", "versions": versions(), "students": {}}
+    with contextlib.ExitStack() as stack:
+        grader = stack.enter_context(Grader(assignment, workers=max(args.workers, 1)))
+        book = None
+        if not args.no_gradebook:
+            from autograder.gradebook import Book
+
+            book = stack.enter_context(Book(course, assignment))
+        progress = Progress(len(paths))
+        for student, result, cells in grader.grade(paths):
+            report["students"][student] = result
+            if book:
+                book.write(student, result, cells)
+            progress.step(f"{student}: {result['score']:g} of {result['max_score']:g} ({result['seconds']:.2f} s)")
+        progress.end()
+    report["students"] = dict(sorted(report["students"].items()))
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return 0 if report["students"].keys() == paths.keys() else 1
+
+
+class Progress:
+    """A bar on a terminal, a line for each step elsewhere."""
+
+    def __init__(self, total):
+        self.total, self.done, self.started, self.on_terminal = total, 0, time.monotonic(), sys.stdout.isatty()
+
+    def step(self, text):
+        """One more is done."""
+        self.done += 1
+        if not self.on_terminal:
+            print(f"[{self.done}/{self.total}] {text}", flush=True)
+            return
+        left = (time.monotonic() - self.started) / self.done * (self.total - self.done)
+        bar = "#" * (30 * self.done // self.total)
+        print(f"\r[{bar:<30}] {self.done}/{self.total}, {left:.0f} s left  {text[:40]:<40}", end="", flush=True)
+
+    def end(self):
+        """All are done."""
+        print("\n" * self.on_terminal + f"{self.done} graded in {time.monotonic() - self.started:.1f} s")
+
+
+def do_demo(course, args):
+    """`dgm demo`."""
+    from autograder.demo import demo
+
+    return demo(course, args.assignment)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
