@@ -57,7 +57,7 @@ class Flow(nn.Module):
         return self.transform.inverse(self.base.sample(n, generator, temperature), context)[0]
 
 
-def nice(dim, layers=6, hidden=(256, 256), context_dim=0):
+def nice(dim, layers=6, hidden=(256, 256), context_dim=0, scale=None):
     """NICE: additive coupling on even and odd entries in turn, one diagonal rescaling, logistic base.
 
     Args:
@@ -65,14 +65,15 @@ def nice(dim, layers=6, hidden=(256, 256), context_dim=0):
         layers: coupling layers; from four dimensions up, three let every entry depend on every other.
         hidden: widths of each coupling network.
         context_dim: entries of `context`; 0 for none.
+        scale: starting values `(dim,)` of the rescaling, best one over the standard deviation of each entry; else ones.
 
     References:
         NICE: Non-linear Independent Components Estimation, Dinh, Krueger, Bengio, 2015.
     """
-    return Flow(
-        StandardLogistic((dim,)),
-        Compose(Permute.parity(dim), *_couplings(dim, layers, Additive(), hidden, context_dim), Rescale(dim)),
-    )
+    parity = Permute.parity(dim)
+    rescale = Rescale(dim, None if scale is None else scale[parity.order])
+    couplings = _couplings(dim, layers, Additive(), hidden, context_dim)
+    return Flow(StandardLogistic((dim,)), Compose(parity, *couplings, rescale))
 
 
 def realnvp(dim, layers=5, hidden=(32, 32), context_dim=0, bound=3.0):

@@ -40,13 +40,20 @@ class Rescale(Transform):
 
     NICE needs it because its coupling layers preserve volume.
 
+    Args:
+        dim: entries of the vector.
+        scale: positive starting values `(dim,)`; ones if not given.
+
     References:
         NICE: Non-linear Independent Components Estimation, Dinh, Krueger, Bengio, 2015, section 3.3.
     """
 
-    def __init__(self, dim):
+    def __init__(self, dim, scale=None):
         super().__init__()
-        self.log_scale = nn.Parameter(torch.zeros(dim))
+        start = torch.ones(dim) if scale is None else torch.as_tensor(scale)
+        if start.shape != (dim,) or not bool((start > 0).all()):
+            raise ValueError(f"scale must be positive and of shape ({dim},), got {scale}")
+        self.log_scale = nn.Parameter(start.log())
 
     def forward(self, x, context=None):
         expect(x, tuple(self.log_scale.shape))
