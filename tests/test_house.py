@@ -103,6 +103,11 @@ def test_code_lines_counts_code_alone():
     assert lint_house.code_lines(source) == 6  # import, three lines of signature, two of return
 
 
+def graded(grade_id, **flags):
+    fields = {"grade": False, "grade_id": grade_id, "locked": False, "schema_version": 3, "solution": False, **flags}
+    return {"nbgrader": fields}
+
+
 @pytest.fixture
 def checkout(tmp_path):
     """A small git checkout that passes the lint."""
@@ -110,7 +115,8 @@ def checkout(tmp_path):
     (tmp_path / "dgm_course" / "nn.py").write_text('"""Text."""\n\nx = 1\n')
     folder = tmp_path / "solutions" / "01_example"
     folder.mkdir(parents=True)
-    nbformat.write(v4.new_notebook(cells=[v4.new_code_cell("x = 1", id="a")]), folder / "01_example.ipynb")
+    setup = v4.new_code_cell("x = 1", id="a", metadata=graded("setup", locked=True))
+    nbformat.write(v4.new_notebook(cells=[setup]), folder / "01_example.ipynb")
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     return tmp_path
 
@@ -143,11 +149,20 @@ def test_lint_is_content_with_a_clean_checkout(checkout, capsys):
         (lambda nb: nb.cells[0].update(source="# see /home/somebody/data"), "machine path '/home/somebody'"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:Non-unique cell id")
 def test_lint_refuses(checkout, capsys, change, message):
     change_notebook(checkout, change)
     status, text = lint(checkout, capsys)
     assert status == 1
     assert message in text
+
+
+def test_lint_reads_the_test_cells(checkout, capsys):
+    cell = v4.new_code_cell("f(1)[0]", id="b", metadata=graded("f_visible", grade=True, locked=True, points=1))
+    change_notebook(checkout, lambda nb: nb.cells.append(cell))
+    status, text = lint(checkout, capsys)
+    assert status == 1
+    assert "f_visible" in text
 
 
 def test_lint_names_the_checkouts_own_folder_wherever_it_stands(checkout, capsys):
