@@ -146,15 +146,16 @@ def read_submission(path):
     if path.stat().st_size > MAX_NOTEBOOK:
         raise Unreadable(f"the file has {path.stat().st_size:,} bytes, more than {MAX_NOTEBOOK:,}")
     try:
-        notebook = json.loads(path.read_bytes().decode("utf-8-sig"))
-        if isinstance(notebook, dict) and notebook.get("nbformat") != 4:
-            notebook = json.loads(json.dumps(nbformat.convert(nbformat.from_dict(notebook), 4)))
+        text = path.read_bytes().decode("utf-8-sig")
+        notebook = json.loads(text)
+        if notebook["nbformat"] != 4:
+            notebook = json.loads(json.dumps(nbformat.reads(text, as_version=4)))
         join_lines(notebook)
         for cell in notebook["cells"]:
             if not (isinstance(cell["source"], str) and isinstance(cell.setdefault("metadata", {}), dict)):
                 raise ValueError("a cell without source")
             cell["cell_type"] = str(cell["cell_type"])
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except Exception as error:  # a file of any kind may come
         raise Unreadable(f"the file is no Jupyter notebook ({type(error).__name__}: {str(error)[:100]})") from None
     return notebook
 
@@ -201,6 +202,14 @@ def intake(notebook, assignment):
     of_test = {test.grade_id: test.exercise for test in assignment.tests}
     present = {grade_id(cell) for cell in notebook["cells"]}
     blank, missing = set(), {name for name in waiting if name in assignment.released and name not in present}
+    handed_in, place = list(notebook["cells"]), 0
+    for key, released in assignment.released.items():
+        if key in present:
+            place = next(i for i, cell in enumerate(handed_in) if grade_id(cell) == key) + 1
+        elif is_given(released):
+            repairs.append(f"put back the deleted cell {key}")
+            handed_in.insert(place, released)
+            place += 1
 
     def add(cell, key):
         cells.append(cell)
@@ -211,11 +220,7 @@ def intake(notebook, assignment):
         elif cell["cell_type"] == "code" and "skip-execution" not in tags(cell):
             steps.append(Step(cell=len(cells) - 1))
 
-    for key, released in assignment.released.items():
-        if key not in present and is_given(released):
-            repairs.append(f"put back the deleted cell {key}")
-            add(copy.deepcopy(released), key)
-    for cell in notebook["cells"]:
+    for cell in handed_in:
         cell = {**cell, "outputs": []}
         key = grade_id(cell)
         if key in assignment.released and key not in seen:

@@ -68,7 +68,7 @@ def pack(value, refer, arrays, depth=0):
     Args:
         value: what is to be sent.
         refer: called with everything that is not plain data; returns the parts of a reference, or raises TypeError.
-        arrays: list that takes the bytes of the arrays, in order.
+        arrays: `Outgoing` that takes the bytes of the arrays, in order.
     """
     if depth > MAX_DEPTH:
         raise WireError(f"containers nested more than {MAX_DEPTH} deep")
@@ -80,12 +80,14 @@ def pack(value, refer, arrays, depth=0):
     if isinstance(value, complex):
         return ["complex", value.real, value.imag]
     if isinstance(value, torch.Tensor) and value.layout == torch.strided and value.dtype in _TORCH_NAMES:
+        arrays.claim(value.numel() * value.element_size())
         plain = value.detach().as_subclass(torch.Tensor).cpu().resolve_conj().resolve_neg()
-        arrays.append(plain.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        arrays.parts.append(plain.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return ["tensor", _TORCH_NAMES[value.dtype], list(plain.shape)]
     if isinstance(value, np.ndarray | np.generic) and value.dtype.newbyteorder("=").name in _NUMPY:
+        arrays.claim(value.size * value.itemsize)
         plain = np.asarray(value, dtype=value.dtype.newbyteorder("="))
-        arrays.append(plain.tobytes())
+        arrays.parts.append(plain.tobytes())
         return ["array", plain.dtype.name, list(plain.shape)]
     if isinstance(value, list | tuple):
         name = "tuple" if isinstance(value, tuple) else "list"
@@ -127,6 +129,19 @@ def unpack(tree, resolve, arrays, depth=0):
     if kind == "ref":
         return resolve(parts)
     raise WireError(f"no plain data: {str(tree)[:80]}")
+
+
+class Outgoing:
+    """The array bytes of a frame in the making."""
+
+    def __init__(self, limit):
+        self.parts, self.size, self.limit = [], 0, limit
+
+    def claim(self, size):
+        """Asks for room, before anything is copied."""
+        self.size += size
+        if self.size > self.limit:
+            raise WireError(f"too large: {self.size:,} bytes of arrays, allowed are {self.limit:,}")
 
 
 class Arrays:
@@ -178,15 +193,14 @@ class Line:
             WireError: if the value cannot be sent; then nothing was sent.
             Closed, Late: if the other end is gone, or the deadline has passed.
         """
-        arrays = []
+        arrays = Outgoing(self.limit)
         try:
             text = json.dumps([operation, pack(value, refer or _no_reference, arrays)]).encode()
         except (ValueError, RecursionError) as error:
             raise WireError(f"cannot be sent: {error}") from None
-        data = b"".join(arrays)
-        if len(text) > MAX_JSON or len(data) > self.limit:
-            raise WireError(f"too large: {len(data):,} bytes of arrays and {len(text):,} of the rest, "
-                            f"allowed are {self.limit:,} and {MAX_JSON:,}")  # fmt: skip
+        data = b"".join(arrays.parts)
+        if len(text) > MAX_JSON:
+            raise WireError(f"too large: {len(text):,} bytes beside the arrays, allowed are {MAX_JSON:,}")
         self._timed(self.sock.sendall, HEAD.pack(len(text), len(data)) + text + data)
 
     def receive(self):
