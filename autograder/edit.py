@@ -114,10 +114,11 @@ def save(path: Path, folder: Path) -> bool:
     if to_text(original) != base.read_text(encoding="utf-8"):
         raise FileExistsError(f"{path} was changed after {target} was made; move that file away and edit anew")
     nb = to_notebook(target.read_text(encoding="utf-8"), original)
-    if nb == original:
+    written = nbformat.writes(nb).rstrip("\n") + "\n"
+    if written == path.read_text(encoding="utf-8"):
         return False
     nbformat.validate(nb)
-    nbformat.write(nb, path)
+    path.write_text(written, encoding="utf-8", newline="\n")
     for file in (base, target):
         file.write_text(to_text(nb), encoding="utf-8")
     return True

@@ -15,6 +15,8 @@ import sys
 import tokenize
 from pathlib import Path
 
+import nbformat
+
 FILE_LINES = 350  # lines of code of one file of dgm_course
 PACKAGE_LINES = 5_500  # lines of code of dgm_course
 NOTEBOOK_BYTES = 100_000  # a stripped notebook
@@ -77,11 +79,14 @@ def unstripped(nb) -> list[str]:
 
 def check_notebook(path: Path) -> tuple[list[str], list[str]]:
     """Errors and warnings for one notebook: stripped, ids of its own, and pleasant to read."""
-    nb = json.loads(path.read_text(encoding="utf-8"))  # as it stands: nbformat mends doubled ids in silence
+    text = path.read_text(encoding="utf-8")
+    nb = json.loads(text)  # as it stands: nbformat mends doubled ids in silence
     errors = [f"not stripped ({', '.join(found[:3])}); run {STRIP} {path}" for found in [unstripped(nb)] if found]
     ids = [cell.get("id") for cell in nb["cells"]]
     if None in ids or len(set(ids)) < len(ids):
         errors.append("each cell needs an id of its own (nbformat 4.5)")
+    elif nbformat.writes(nbformat.reads(text, as_version=4)).rstrip() != text.rstrip():
+        errors.append("not as JupyterLab writes it (one line of the file for each line of a cell); save it there once")
     code = ["".join(cell["source"]).strip() for cell in nb["cells"] if cell["cell_type"] == "code"]
     lengths = [len(source.splitlines()) for source in code if source]
     warnings = []

@@ -125,7 +125,9 @@ def change_notebook(checkout, change):
     path = checkout / "solutions" / "01_example" / "01_example.ipynb"
     nb = nbformat.read(path, as_version=4)
     change(nb)
-    path.write_text(json.dumps(nb), encoding="utf-8")  # nbformat would mend doubled ids
+    for cell in nb.cells:
+        cell.source = cell.source.splitlines(keepends=True)
+    path.write_text(json.dumps(nb, indent=1, sort_keys=True), encoding="utf-8")  # nbformat would mend doubled ids
 
 
 def lint(checkout, capsys):
@@ -155,6 +157,14 @@ def test_lint_refuses(checkout, capsys, change, message):
     status, text = lint(checkout, capsys)
     assert status == 1
     assert message in text
+
+
+def test_lint_wants_notebooks_whose_diffs_are_readable(checkout, capsys):
+    path = checkout / "solutions" / "01_example" / "01_example.ipynb"
+    path.write_text(json.dumps(json.loads(path.read_text())), encoding="utf-8")
+    status, text = lint(checkout, capsys)
+    assert status == 1
+    assert "not as JupyterLab writes it" in text
 
 
 def test_lint_reads_the_test_cells(checkout, capsys):
