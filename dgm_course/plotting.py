@@ -113,8 +113,8 @@ def warp(transform, ax=None, bounds=(-3, 3, -3, 3), lines=21, n=300):
         everything.append(mapped.reshape(-1, 2))
     # A few points may be thrown far away; the others decide what is seen.
     everything = np.concatenate(everything)
-    low, high = np.quantile(everything, [0.01, 0.99], axis=0)
-    room = 0.25 * (high - low)
+    low, high = np.quantile(everything, [0.05, 0.95], axis=0)
+    room = 0.5 * (high - low)
     low, high = np.maximum(everything.min(0), low - room), np.minimum(everything.max(0), high + room)
     margin = 0.03 * (high - low) + 1e-6
     ax.set(xlim=(low[0] - margin[0], high[0] + margin[0]), ylim=(low[1] - margin[1], high[1] + margin[1]))
@@ -184,7 +184,8 @@ def learning_curve(history, ax=None):
         ring = {"marker": "o", "markersize": 10, "markerfacecolor": "none", "linestyle": "", "color": BLACK}
         ax.plot(history.best_step, history.best_valid, label=f"kept: step {history.best_step}", **ring)
     ax.set(xlabel="step", ylabel="loss (nats)")
-    ax.legend(loc="upper right")
+    if len(train):
+        ax.legend(loc="upper right")
     return ax
 
 

@@ -176,7 +176,7 @@ def fit(
     average = best = None
 
     with _on(model, device), _seeded(seed, device):
-        optimizer = torch.optim.AdamW(params, lr=lr, weight_decay=weight_decay)
+        optimizer = torch.optim.AdamW(params, lr=lr, weight_decay=weight_decay, fused=True)
         if ema:
             average = _copy(model)
         if checkpoint and Path(checkpoint).exists():

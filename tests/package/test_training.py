@@ -147,7 +147,7 @@ def test_clip_limits_a_spike():
     class Plain(torch.optim.SGD):
         """Plain gradient descent shows the size of the gradient that arrives."""
 
-        def __init__(self, params, lr, weight_decay):
+        def __init__(self, params, lr, weight_decay, fused):
             super().__init__(params, lr=lr)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -307,9 +307,9 @@ def test_budget_follows_the_machine(monkeypatch, cuda):
 
 def test_fit_costs_little_more_than_its_steps():
     """The loop itself (batches, checks, history) may cost half a millisecond a step on a slow machine."""
-    began = time.perf_counter()
+    began = time.process_time()
     training.fit(Line(), points(), steps=1000, progress=False)
-    assert time.perf_counter() - began < 3.0
+    assert time.process_time() - began < 3.0
 
 
 @pytest.mark.parametrize("device", DEVICES)
