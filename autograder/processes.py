@@ -60,7 +60,7 @@ class WarmParent:
                 pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                 start_new_session=True, cwd=tempfile.gettempdir(),
                 env={k: os.environ[k] for k in keep if k in os.environ} | threads | large_pages
-                | {"PYTHONPATH": root, "PYTHONSAFEPATH": "1", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", 
+                | {"PYTHONPATH": root, "PYTHONSAFEPATH": "1", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1",
                    "MPLBACKEND": "Agg", "DGM_BUDGET": "smoke"},
             )  # fmt: skip
             theirs.close()

@@ -115,10 +115,14 @@ def regions(source, kind):
     return found
 
 
-def telling(lines):
-    """Lines without white space, leaving out those that tell nothing: short ones, and `layer = checks.wrap(name)`."""
-    squeezed = ("".join(line.split()) for line in lines)
-    return [line for line in squeezed if len(line) >= 12 and not re.fullmatch(r"\w+=checks\.wrap\(.*\)", line)]
+def squeezed(lines):
+    """Lines without white space, leaving out short ones, which tell nothing."""
+    return [line for line in ("".join(line.split()) for line in lines) if len(line) >= 12]
+
+
+def is_common(line):
+    """Whether a squeezed line of a test tells nothing: `layer = checks.wrap(f)`, `z, log_det = layer(x, b, c)`."""
+    return bool(re.fullmatch(r"[\w,]+=(checks\.wrap\([^()]*\),?)+|[\w,]+=\w+\([\w,]*\)", line))
 
 
 def triples(lines):
@@ -137,7 +141,7 @@ def leaks(course):
         texts = [text]
         if path.suffix == ".ipynb":
             texts = [cell.source for cell in nbformat.reads(text, as_version=4).cells]
-        for lines in (telling(text.splitlines()) for text in texts):
+        for lines in (squeezed(text.splitlines()) for text in texts):
             told |= dict.fromkeys([*lines, *triples(lines)], path.name)
     found = []
     for name in assignments(course):
@@ -145,8 +149,7 @@ def leaks(course):
             answers, hidden = regions(cell.source, "SOLUTION"), regions(cell.source, "HIDDEN TESTS")
             if not answers and grader_metadata(cell).get("solution"):
                 answers = [cell.source.splitlines()]
-            secrets = [t for lines in answers for t in triples(telling(lines))] + [
-                v for h in hidden for v in telling(h)
-            ]
+            secrets = [run for lines in answers for run in triples(squeezed(lines))]
+            secrets += [line for lines in hidden for line in squeezed(lines) if not is_common(line)]
             found += [f"{told[s]} holds a part of {name}, cell {grade_id(cell)}: {s}" for s in secrets if s in told]
     return found

@@ -13,13 +13,10 @@ from autograder.notebooks import grade_id, grader_metadata, is_test, tags
 from autograder.release import regions
 from autograder.runner import free_names, global_names
 
-FORBIDDEN = {
-    "tqdm": "a progress bar writes to stderr, which costs points under stock nbgrader",
-    "warnings": "a warning writes to stderr, which costs points under stock nbgrader",
-    "optim": "no training in a test cell",
-    "fit": "no training in a test cell",
-    "backward": "no training in a test cell; use checks.grad_of",
-}
+NO_TRAINING = "no training in a test cell"
+NO_STDERR = "writes to stderr, which costs points under stock nbgrader"
+FORBIDDEN_NAMES = {"tqdm": NO_STDERR, "warnings": NO_STDERR}
+FORBIDDEN_ATTRIBUTES = {"optim": NO_TRAINING, "fit": NO_TRAINING, "backward": "use checks.grad_of", "stderr": NO_STDERR}
 SEEDING = {"torch.manual_seed", "np.random.seed", "numpy.random.seed", "random.seed"}
 
 
@@ -75,13 +72,13 @@ class Reader(ast.NodeVisitor):
         """A name of the notebook anywhere else than as an argument."""
         if node.id in self.students:
             self.errors.append(f"{node.id} is the student's: it can only be an argument of checks.* or a wrapped call")
-        if node.id in FORBIDDEN:
-            self.errors.append(f"{node.id}: {FORBIDDEN[node.id]}")
+        if node.id in FORBIDDEN_NAMES:
+            self.errors.append(f"{node.id}: {FORBIDDEN_NAMES[node.id]}")
 
     def visit_Attribute(self, node):
         """Forbidden attributes."""
-        if node.attr in FORBIDDEN:
-            self.errors.append(f"{node.attr}: {FORBIDDEN[node.attr]}")
+        if node.attr in FORBIDDEN_ATTRIBUTES:
+            self.errors.append(f"{node.attr}: {FORBIDDEN_ATTRIBUTES[node.attr]}")
         self.generic_visit(node)
 
     def visit_Import(self, node):
