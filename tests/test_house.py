@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from packaging.version import Version
 from autograder import lint_house
 
 ROOT = Path(__file__).parents[1]
+# By path: once setuptools is imported, its own vendored copies would be listed as installed, too.
+SITE = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+INSTALLED = {canonicalize_name(found.metadata["Name"]): found for found in importlib.metadata.distributions(path=SITE)}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
@@ -68,8 +72,7 @@ def test_every_dependency_stands_with_its_reason():
 
 
 def test_installed_versions_are_the_pinned_ones():
-    distributions = importlib.metadata.distributions()
-    installed = {canonicalize_name(d.metadata["Name"]): Version(d.version).public for d in distributions}
+    installed = {name: Version(found.version).public for name, found in INSTALLED.items()}
     assert set(declared()) <= set(installed)
     # What a platform does not need (pexpect on Windows, say) is pinned and not installed.
     wrong = {name: installed[name] for name, pin in pins().items() if installed.get(name, pin) != pin}
@@ -88,7 +91,7 @@ def test_everything_a_dependency_pulls_in_is_pinned():
         for wanted in {"", *requirement.extras}:
             if (name, wanted) not in seen:
                 seen.add((name, wanted))
-                todo += [(Requirement(r), wanted) for r in importlib.metadata.requires(name) or []]
+                todo += [(Requirement(r), wanted) for r in INSTALLED[name].requires or []]
 
 
 def test_dgm_is_the_console_script_of_the_autograder():
