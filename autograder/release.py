@@ -57,8 +57,8 @@ def stamped_source(course, name):
 def release(course, name):
     """Makes `lectures/NAME/NAME.ipynb` with `nbgrader generate_assignment`, and returns its path.
 
-    nbgrader works in a folder of its own, so that no gradebook is asked for, made or changed. The same solution gives
-    the same bytes.
+    nbgrader works in a folder of its own and without a gradebook; `dgm grade` tells the gradebook of the cells. The
+    same solution gives the same bytes.
     """
     source = stamped_source(course, name)
     with tempfile.TemporaryDirectory(prefix="release-") as folder:
@@ -67,8 +67,9 @@ def release(course, name):
         nbformat.write(source, path)
         config = Config(course_config(course))
         config.CourseDirectory.root = folder
+        config.SaveCells.enabled = False
         directory = CourseDirectory(config=config, assignment_id=name)
-        converter = GenerateAssignment(coursedir=directory, config=config)
+        converter = GenerateAssignment(coursedir=directory, config=config, no_database=True)
         converter.log = quiet_log()
         with environment_on_path():
             converter.start()
@@ -122,7 +123,7 @@ def squeezed(lines):
 
 def is_common(line):
     """Whether a squeezed line of a test tells nothing: `layer = checks.wrap(f)`, `z, log_det = layer(x, b, c)`."""
-    return bool(re.fullmatch(r"[\w,]+=(checks\.wrap\([^()]*\),?)+|[\w,]+=\w+\([\w,]*\)", line))
+    return bool(re.fullmatch(r"[\w,]+=(checks\.wrap\(\w+(,returns=\([^()]*\))?\),?)+|[\w,]+=\w+\([\w,]*\)", line))
 
 
 def triples(lines):

@@ -45,7 +45,8 @@ class Reader(ast.NodeVisitor):
         names = {n.id for target in node.targets for n in ast.walk(target) if isinstance(n, ast.Name)}
         if isinstance(node.value, ast.Call):
             func = ast.unparse(node.value.func)
-            if func == "checks.wrap" or (self.is_spoken_to(node.value.func) and not func.startswith("checks.")):
+            is_check = func.startswith("checks.") and "(" not in func and func != "checks.wrap"
+            if self.is_spoken_to(node.value.func) and not is_check:
                 self.wrapped |= names
             if "torch.Generator" in func or "default_rng" in func:
                 self.generators |= names

@@ -7,6 +7,8 @@ from autograder.release import release
 from autograder.runner import Grader, Limits
 from tests.grading import tiny
 
+LIMITS = Limits(exercise_seconds=2, cell_seconds=2, reply_bytes=1 << 20)
+
 
 @pytest.fixture(scope="session")
 def course(tmp_path_factory):
@@ -18,8 +20,8 @@ def course(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def grader(course):
-    """A grader of the tiny assignment, with short limits."""
-    with Grader(load_assignment(course, tiny.NAME), Limits(exercise_seconds=1.5, cell_seconds=1.5)) as made:
+    """A grader of the tiny assignment, with small limits."""
+    with Grader(load_assignment(course, tiny.NAME), LIMITS) as made:
         yield made
 
 

@@ -111,8 +111,8 @@ with checks.exercise("make_flow", points=1):
 # The inverse.
 ### BEGIN HIDDEN TESTS
 with checks.exercise("make_flow", points=1, hidden=True):
-    flow = checks.wrap(Flow)(torch.tensor([1.0, -1.0]))
-    checks.equal(flow.inverse(torch.zeros(3, 2)), torch.tensor([[-1.0, 1.0]] * 3), "x")
+    flow = checks.wrap(Flow)(torch.tensor([2.0, -3.0]))
+    checks.equal(flow.inverse(torch.zeros(3, 2)), torch.tensor([[-2.0, 3.0]] * 3), "x")
 ### END HIDDEN TESTS""",
     "slope_visible": """\
 with checks.exercise("slope", points=1):
