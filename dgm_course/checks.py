@@ -183,7 +183,7 @@ def _unpack(result, names, where):
     for name, value in zip(names, result, strict=True):
         if not isinstance(value, torch.Tensor | np.ndarray | int | float):
             raise CheckFailed(where, "type", [f"wanted {want}", f"came   {name} = {describe(value)}"])
-    return tuple(result)
+    return tuple(torch.as_tensor(value) for value in result)
 
 
 def blank(name):
