@@ -133,4 +133,4 @@ def realnvp_image(shape, levels=2, hidden=32, blocks=2, context_dim=0):
         stages.append(Compose(*board, Squeeze(), *channel))
         c = c // 2
     stages.append(Compose(*checkerboards(4)))
-    return Flow(StandardNormal((math.prod(shape),)), MultiScale(shape, stages))
+    return Flow(StandardNormal((math.prod(shape),)), MultiScale(shape, stages, context_dim))

@@ -5,6 +5,8 @@ from itertools import pairwise
 import torch
 from torch import nn
 
+from dgm_course.transforms.base import expect
+
 
 class MLP(nn.Module):
     """Fully connected network, called as `net(x, context=None)`.
@@ -21,7 +23,7 @@ class MLP(nn.Module):
 
     def __init__(self, n_in, n_out, hidden=(64, 64), context_dim=0, activation=nn.ReLU):
         super().__init__()
-        self.context_dim = context_dim
+        self.n_in, self.context_dim = n_in, context_dim
         widths = [n_in + context_dim, *hidden]
         layers = []
         for a, b in pairwise(widths):
@@ -29,6 +31,7 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*layers, zero_(nn.Linear(widths[-1], n_out)))
 
     def forward(self, x, context=None):
+        expect(x, (self.n_in,), "input of the network")
         check_context(context, self.context_dim, x.shape[0])
         return self.layers(x if context is None else torch.cat([x, context], dim=1))
 

@@ -26,6 +26,7 @@ class Compose(Transform):
         self.transforms = nn.ModuleList(transforms)
 
     def forward(self, x, context=None):
+        expect(x, (...,))
         total = x.new_zeros(x.shape[0])
         for transform in self.transforms:
             x, log_det = transform(x, context)
@@ -33,6 +34,7 @@ class Compose(Transform):
         return x, total
 
     def inverse(self, z, context=None):
+        expect(z, (...,), "z")
         total = z.new_zeros(z.shape[0])
         for transform in reversed(self.transforms):
             z, log_det = transform.inverse(z, context)
@@ -55,7 +57,9 @@ class Inverse(Transform):
 
 
 def expect(x, shape, name="x"):
-    """Checks that `x` is a floating-point tensor of shape `(batch, *shape)`; a `None` in `shape` allows any size.
+    """Checks that `x` is a floating-point tensor of shape `(batch, *shape)`.
+
+    A `None` in `shape` allows any size, a last `...` any further dimensions.
 
     Raises:
         TypeError: not a tensor, or not of a floating-point dtype.
@@ -64,9 +68,10 @@ def expect(x, shape, name="x"):
     if not isinstance(x, torch.Tensor) or not x.is_floating_point():
         came = f"dtype {x.dtype}" if isinstance(x, torch.Tensor) else type(x).__name__
         raise TypeError(f"{name} must be a floating-point tensor, got {came}")
-    sizes = tuple(x.shape[1:])
-    if len(sizes) != len(shape) or any(want not in (None, n) for want, n in zip(shape, sizes, strict=True)):
-        want = ", ".join(["batch", *("any" if n is None else str(n) for n in shape)])
+    sizes, known = tuple(x.shape[1:]), tuple(n for n in shape if n is not ...)
+    right_length = len(sizes) >= len(known) if ... in shape else len(sizes) == len(known)
+    if x.dim() == 0 or not right_length or any(n not in (None, m) for n, m in zip(known, sizes, strict=False)):
+        want = ", ".join(["batch", *({None: "any", ...: "..."}.get(n, str(n)) for n in shape)])
         raise ValueError(f"{name} must have shape ({want}), got {tuple(x.shape)}")
 
 

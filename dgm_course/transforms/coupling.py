@@ -80,11 +80,11 @@ class Coupling(Transform):
         return torch.cat([first, second], dim=1), log_det
 
     def forward(self, x, context=None):
-        expect(x, (sum(self.sizes), *(None,) * (x.dim() - 2)))
+        expect(x, (sum(self.sizes), ...))
         return self._apply_law(self.law.forward, x, context)
 
     def inverse(self, z, context=None):
-        expect(z, (sum(self.sizes), *(None,) * (z.dim() - 2)), "z")
+        expect(z, (sum(self.sizes), ...), "z")
         return self._apply_law(self.law.inverse, z, context)
 
 
@@ -107,6 +107,7 @@ class MaskedCoupling(Transform):
         if not bool(((mask == 0) | (mask == 1)).all()):
             raise ValueError("mask must hold zeros and ones only")
         self.register_buffer("mask", mask)
+        self.shape = tuple(None if n == 1 else n for n in mask.shape)
         self.conditioner, self.law = conditioner, Affine(bound)
 
     def _params(self, kept, context):
@@ -114,11 +115,11 @@ class MaskedCoupling(Transform):
         return s * (1 - self.mask), t * (1 - self.mask)
 
     def forward(self, x, context=None):
-        expect(x, (None, *self.mask.shape[1:]))
+        expect(x, self.shape)
         s, t = self._params(self.mask * x, context)
         return x * s.exp() + t, sum_event(s)  # s = t = 0 where the mask is 1
 
     def inverse(self, z, context=None):
-        expect(z, (None, *self.mask.shape[1:]), "z")
+        expect(z, self.shape, "z")
         s, t = self._params(self.mask * z, context)
         return (z - t) * (-s).exp(), -sum_event(s)

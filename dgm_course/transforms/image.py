@@ -26,15 +26,15 @@ class Logit(Transform):
         self.alpha = alpha
 
     def forward(self, x, context=None):
-        expect(x, (None,) * (x.dim() - 1))
-        if x.numel() and (float(x.min()) < 0 or float(x.max()) > 1):
+        expect(x, (...,))
+        if x.numel() and not (float(x.min()) >= 0 and float(x.max()) <= 1):
             raise ValueError(f"x must lie in [0, 1], got values from {float(x.min()):g} to {float(x.max()):g}")
         p = self.alpha + (1 - 2 * self.alpha) * x
         z = p.log() - (-p).log1p()
         return z, sum_event(self._log_slope(z))
 
     def inverse(self, z, context=None):
-        expect(z, (None,) * (z.dim() - 1), "z")
+        expect(z, (...,), "z")
         x = (torch.sigmoid(z) - self.alpha) / (1 - 2 * self.alpha)
         return x, -sum_event(self._log_slope(z))
 
@@ -54,13 +54,17 @@ class Squeeze(Transform):
         expect(x, (None, None, None))
         if x.shape[2] % 2 or x.shape[3] % 2:
             raise ValueError(f"height and width must be even to squeeze, got {tuple(x.shape[2:])}")
-        return F.pixel_unshuffle(x, 2), x.new_zeros(x.shape[0])
+        b, c, h, w = x.shape
+        blocks = x.reshape(b, c, h // 2, 2, w // 2, 2)  # (b, c, row, row in block, column, column in block)
+        return blocks.permute(0, 1, 3, 5, 2, 4).reshape(b, 4 * c, h // 2, w // 2), x.new_zeros(b)
 
     def inverse(self, z, context=None):
         expect(z, (None, None, None), "z")
         if z.shape[1] % 4:
             raise ValueError(f"the number of channels must be a multiple of 4 to unsqueeze, got {z.shape[1]}")
-        return F.pixel_shuffle(z, 2), z.new_zeros(z.shape[0])
+        b, c, h, w = z.shape
+        blocks = z.reshape(b, c // 4, 2, 2, h, w)
+        return blocks.permute(0, 1, 4, 2, 5, 3).reshape(b, c // 4, 2 * h, 2 * w), z.new_zeros(b)
 
 
 def checkerboard_mask(height, width, swap=False):
@@ -83,25 +87,26 @@ class MultiScale(Transform):
     Args:
         shape: shape `(c, h, w)` of x.
         levels: transforms, one for each level; each may change the shape (a squeeze, say), but not the size.
+        context_dim: entries of the `context` that the levels take; 0 for none.
     """
 
-    def __init__(self, shape, levels):
+    def __init__(self, shape, levels, context_dim=0):
         super().__init__()
         self.shape = tuple(shape)
         self.levels = torch.nn.ModuleList(levels)
-        self.leaving = self._leaving_shapes()
+        self.leaving = self._leaving_shapes(torch.zeros(1, context_dim) if context_dim else None)
 
     @torch.no_grad()
-    def _leaving_shapes(self):
+    def _leaving_shapes(self, context):
         """Shapes of the latents that leave at each level, found by sending one image of zeros through."""
         shapes, x = [], torch.zeros(1, *self.shape)
         for level in self.levels[:-1]:
-            x = level(x)[0]
+            x = level(x, context)[0]
             if x.shape[1] % 2:
                 raise ValueError(f"a level must end with an even number of channels to split, got {x.shape[1]}")
             leaving, x = x.chunk(2, dim=1)
             shapes.append(tuple(leaving.shape[1:]))
-        return [*shapes, tuple(self.levels[-1](x)[0].shape[1:])]
+        return [*shapes, tuple(self.levels[-1](x, context)[0].shape[1:])]
 
     def forward(self, x, context=None):
         expect(x, self.shape)
@@ -117,7 +122,7 @@ class MultiScale(Transform):
     def inverse(self, z, context=None):
         expect(z, (math.prod(self.shape),), "z")
         latents = [
-            part.reshape(-1, *shape)
+            part.reshape(len(z), *shape)
             for part, shape in zip(z.split([math.prod(s) for s in self.leaving], dim=1), self.leaving, strict=True)
         ]
         total, x = z.new_zeros(z.shape[0]), latents[-1]

@@ -27,11 +27,11 @@ class Permute(Transform):
         return cls(torch.cat([torch.arange(0, n, 2), torch.arange(1, n, 2)]))
 
     def forward(self, x, context=None):
-        expect(x, (len(self.order), *(None,) * (x.dim() - 2)))
+        expect(x, (len(self.order), ...))
         return x.index_select(1, self.order), x.new_zeros(x.shape[0])
 
     def inverse(self, z, context=None):
-        expect(z, (len(self.order), *(None,) * (z.dim() - 2)), "z")
+        expect(z, (len(self.order), ...), "z")
         return z.index_select(1, self.back), z.new_zeros(z.shape[0])
 
 
