@@ -27,8 +27,8 @@ class Logit(Transform):
 
     def forward(self, x, context=None):
         expect(x, (...,))
-        if x.numel() and not (float(x.min()) >= 0 and float(x.max()) <= 1):
-            raise ValueError(f"x must lie in [0, 1], got values from {float(x.min()):g} to {float(x.max()):g}")
+        if x.numel() and not (bool(x.min() >= 0) and bool(x.max() <= 1)):  # so that NaN is refused too
+            raise ValueError(f"x must lie in [0, 1], got values from {x.min().item():g} to {x.max().item():g}")
         p = self.alpha + (1 - 2 * self.alpha) * x
         z = p.log() - (-p).log1p()
         return z, sum_event(self._log_slope(z))
