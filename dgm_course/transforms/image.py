@@ -54,17 +54,18 @@ class Squeeze(Transform):
         expect(x, (None, None, None))
         if x.shape[2] % 2 or x.shape[3] % 2:
             raise ValueError(f"height and width must be even to squeeze, got {tuple(x.shape[2:])}")
-        b, c, h, w = x.shape
-        blocks = x.reshape(b, c, h // 2, 2, w // 2, 2)  # (b, c, row, row in block, column, column in block)
-        return blocks.permute(0, 1, 3, 5, 2, 4).reshape(b, 4 * c, h // 2, w // 2), x.new_zeros(b)
+        quarters = [x[:, :, i::2, j::2] for i in (0, 1) for j in (0, 1)]  # each (batch, c, h/2, w/2)
+        return torch.stack(quarters, dim=2).flatten(1, 2), x.new_zeros(len(x))
 
     def inverse(self, z, context=None):
         expect(z, (None, None, None), "z")
         if z.shape[1] % 4:
             raise ValueError(f"the number of channels must be a multiple of 4 to unsqueeze, got {z.shape[1]}")
         b, c, h, w = z.shape
-        blocks = z.reshape(b, c // 4, 2, 2, h, w)
-        return blocks.permute(0, 1, 4, 2, 5, 3).reshape(b, c // 4, 2 * h, 2 * w), z.new_zeros(b)
+        x = z.new_empty(b, c // 4, 2 * h, 2 * w)
+        for k, (i, j) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1)]):
+            x[:, :, i::2, j::2] = z[:, k::4]
+        return x, z.new_zeros(b)
 
 
 def checkerboard_mask(height, width, swap=False):
