@@ -257,16 +257,19 @@ def end_process(pid, kill, patience):
     """
     if pid is None:
         return 0
-    latest, ended = time.monotonic() + patience, None
+    latest, ended = time.monotonic() + patience, 0
     while True:
-        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # not reaped: the pid is still its own
+        ended, status = os.waitpid(pid, os.WNOHANG)
         if ended or time.monotonic() >= latest:
             break
         time.sleep(0.002)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        kill(pid, signal.SIGKILL)
-    _, status = os.waitpid(pid, 0)
-    return os.waitstatus_to_exitcode(status) if ended else 0
+    if not ended or kill is os.killpg:  # a group lives on as long as one of its members
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            kill(pid, signal.SIGKILL)
+    if not ended:
+        os.waitpid(pid, 0)
+        return 0
+    return os.waitstatus_to_exitcode(status)
 
 
 def run_child(sock, control, shell, folder, reply_bytes):

@@ -55,7 +55,7 @@ def parser():
     sub = verb("grade", do_grade, "grade what is in submitted/, in two processes")
     sub.add_argument("assignment", help="name, e.g. 06_coupling_flows")
     sub.add_argument("--student", action="append", default=[], metavar="ID", help="only this student; may be repeated")
-    sub.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="processes (default: all cores)")
+    sub.add_argument("--workers", type=int, default=cores(), metavar="N", help="processes (default: all cores)")
     sub.add_argument("--json", type=Path, metavar="FILE", help="write marks, outcomes and messages to FILE")
     sub.add_argument("--no-gradebook", action="store_true", help="leave gradebook and autograded/ as they are")
     sub = verb("demo", do_demo, "release a lecture, hand in a small class, grade it, show the marks")
@@ -63,6 +63,11 @@ def parser():
     for name, (_, text) in ELSEWHERE.items():
         verbs.add_parser(name, help=text)
     return top
+
+
+def cores():
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def do_release(course, args):

@@ -248,7 +248,8 @@ class Line:
         left = None if self.deadline is None else self.deadline - time.monotonic()
         if left is not None and left <= 0:
             raise Late("no answer in time")
-        self.sock.settimeout(left)
+        if left is not None or self.sock.gettimeout() is not None:
+            self.sock.settimeout(left)
         try:
             return call(*args)
         except TimeoutError:

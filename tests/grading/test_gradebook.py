@@ -5,11 +5,12 @@ import csv
 import nbformat
 import pytest
 from nbgrader.api import Gradebook, MissingEntry
+from nbgrader.apps import NbGraderAPI
 from sqlalchemy import event
 
 from autograder.gradebook import Book, feedback
 from autograder.notebooks import load_assignment
-from autograder.release import release
+from autograder.release import course_config, release
 from autograder.runner import Grader
 from tests.grading import tiny
 from tests.grading.tiny import ALL_RIGHT, NAME
@@ -117,3 +118,14 @@ def test_a_submission_is_written_whole_or_not_at_all(marked, tmp_path):
         book.write("eve", result, cells)
     assert len(commits) == 1
     assert grades(course, "eve")["scale_visible"][0] == 2
+
+
+def test_nbgraders_own_view_of_the_course(marked):
+    """What formgrader asks: an exchange that works, the assignment, its submissions, and that all are graded."""
+    course, _, _ = marked
+    api = NbGraderAPI(config=course_config(course))
+    assert api.course_id == "dgm" and api.exchange_is_functional
+    (assignment,) = api.get_assignments()
+    assert (assignment["name"], assignment["num_submissions"], assignment["max_score"]) == (NAME, 3, 14)
+    assert assignment["release_path"] == f"lectures/{NAME}"
+    assert api.get_autograded_students(NAME) >= {"ada", "bo", "cy"}

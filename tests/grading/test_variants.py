@@ -90,9 +90,10 @@ def test_split_grader(lecture):
 def test_stock_nbgrader_gives_the_same_marks(lecture, tmp_path):
     """Configured by folder names alone, `nbgrader autograde` gives the same points, cell by cell."""
     name = lecture.name
+    packed = lecture.packed[:4] if name == tiny.NAME else lecture.packed  # some 3 s each
     shutil.copytree(lecture.course / "solutions", tmp_path / "solutions")
     (tmp_path / "nbgrader_config.py").write_text(STOCK_CONFIG)
-    for k, (notebook, _) in enumerate(lecture.packed):
+    for k, (notebook, _) in enumerate(packed):
         hand_in(tmp_path, name, f"student{k}", notebook)
     with environment_on_path():
         for command in (["generate_assignment", name], ["autograde", name]):
@@ -102,7 +103,7 @@ def test_stock_nbgrader_gives_the_same_marks(lecture, tmp_path):
         book = Gradebook(f"sqlite:///{tmp_path}/gradebook.db")
     found = []
     with book:
-        for k, (_, chosen) in enumerate(lecture.packed):
+        for k, (_, chosen) in enumerate(packed):
             grades = book.find_submission_notebook(name, name, f"student{k}").grades
             found += differences(lecture, chosen, {grade.name: grade.auto_score for grade in grades})
     assert found == []
