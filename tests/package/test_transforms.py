@@ -160,6 +160,7 @@ def inputs(row, batch=5, dtype=torch.float64, scale=1.0, seed=0):
 
 def close(got, want, tolerance):
     """Equal up to `tolerance` times the largest entry (or 1)."""
+    got, want = got.detach(), want.detach()
     limit = tolerance * max(1.0, float(want.abs().max()))
     assert float((got - want).abs().max()) <= limit, f"off by {float((got - want).abs().max()):g}, limit {limit:g}"
 
