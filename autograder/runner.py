@@ -135,7 +135,7 @@ def grade_notebook(notebook, assignment, tests, parent, limits):
         limits: `Limits`.
 
     Returns:
-        `(result, cells)`: the student's part of what `dgm grade --json` writes, and the cells for nbgrader's `autograded/`.
+        `(result, cells)`: the student's part of what `dgm grade --json` writes, and the cells for `autograded/`.
     """
     started, taken = time.monotonic(), intake(notebook, assignment)
     verdicts, seconds, excuses = {}, dict.fromkeys(assignment.exercises, 0.0), {}
