@@ -87,6 +87,20 @@ def test_validation_selects_the_best_parameters():
         assert model.loss(points(mean=1.0, seed=1)).item() == pytest.approx(history.best_valid, abs=1e-6)
 
 
+def test_validation_has_the_same_noise_each_time():
+    history = training.fit(
+        Line(),
+        points(),
+        valid=points(32),
+        steps=20,
+        lr=0.0,
+        loss=lambda model, x: model.loss(x + torch.randn_like(x)),
+        progress=False,
+    )
+    assert len(history.valid) == 20 and len(set(history.valid)) == 1
+    assert history.best_step == 1 and len(set(history.train)) == 20
+
+
 def test_patience_stops_early():
     history = training.fit(
         Line(), points(), valid=points(mean=1.0), steps=1000, lr=0.02, eval_every=5, patience=3, progress=False
@@ -244,15 +258,17 @@ def test_a_killed_run_goes_on_with_the_same_bits(tmp_path, capsys):
     assert all(torch.equal(value, again[0][name]) for name, value in whole[0].items())
 
 
-def test_half_a_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+@pytest.mark.parametrize("moment", [(torch, "save"), (training.os, "fsync"), (training.os, "replace")])
+def test_half_a_write_leaves_the_old_checkpoint(tmp_path, monkeypatch, moment):
     path = tmp_path / "run.ckpt"
     training._save(path, {"a": torch.ones(3)})
 
-    def torn(state, file):
-        file.write(b"half")
+    def torn(*arguments):
+        if moment[1] == "save":
+            arguments[1].write(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(torch, "save", torn)
+    monkeypatch.setattr(*moment, torn)
     with pytest.raises(KeyboardInterrupt):
         training._save(path, {"a": torch.zeros(3)})
     assert torch.equal(torch.load(path, weights_only=True)["a"], torch.ones(3))
