@@ -117,9 +117,7 @@ def test_conventions_do_not_mix():
     first = metrics.LogLikelihood(-90.0, 0.5, 100, 784, "exact", metrics.discrete("binarized at 0.5"))
     second = metrics.LogLikelihood(-85.0, 0.5, 100, 784, "lower bound", metrics.discrete("binarized anew each time"))
     for operation in (lambda a, b: a - b, lambda a, b: a < b, lambda a, b: a > b):
-        with pytest.raises(
-            ValueError, match=r"different conventions: 'binarized .*, and 'binarized "
-        ):
+        with pytest.raises(ValueError, match=r"different conventions: 'binarized .*, and 'binarized "):
             operation(first, second)
     with pytest.raises(ValueError, match=r"784 dimensions.*64"):
         _ = first - metrics.LogLikelihood(-9.0, 0.5, 100, 64, "exact", first.convention)
