@@ -99,7 +99,7 @@ def _couplings(dim, layers, law, hidden, context_dim):
         yield Coupling(dim, MLP(kept, law.n_params * moved, hidden, context_dim), law, swap=bool(i % 2))
 
 
-def realnvp_image(shape, levels=2, hidden=32, blocks=2, context_dim=0):
+def realnvp_image(shape, levels=2, hidden=32, blocks=2, context_dim=0, bound=1.0):
     """RealNVP for images: checkerboard couplings, squeeze, channel couplings, half of the channels leave; and again.
 
     Each level has three checkerboard and three channel couplings, the last one four checkerboard couplings. x is
@@ -110,6 +110,7 @@ def realnvp_image(shape, levels=2, hidden=32, blocks=2, context_dim=0):
         levels: number of scales.
         hidden, blocks: channels and residual blocks of each coupling network.
         context_dim: entries of `context`; 0 for none.
+        bound: soft limit of the log-scale in each layer; with many layers, wider ones cost precision of the inverse.
 
     References:
         Density estimation using Real NVP, Dinh, Sohl-Dickstein, Bengio, 2017, sections 3.4 to 3.6. Batch
@@ -123,13 +124,13 @@ def realnvp_image(shape, levels=2, hidden=32, blocks=2, context_dim=0):
         return ResidualConvNet(c_in, c_out, hidden, blocks, context_dim)
 
     def checkerboards(n):
-        return [MaskedCoupling(checkerboard_mask(h, w, swap=i % 2 == 1), net(c, 2 * c)) for i in range(n)]
+        return [MaskedCoupling(checkerboard_mask(h, w, swap=i % 2 == 1), net(c, 2 * c), bound) for i in range(n)]
 
     stages = []
     for _ in range(levels - 1):
         board = checkerboards(3)
         c, h, w = 4 * c, h // 2, w // 2
-        channel = [Coupling(c, net(c // 2, c), Affine(), swap=i % 2 == 1) for i in range(3)]
+        channel = [Coupling(c, net(c // 2, c), Affine(bound), swap=i % 2 == 1) for i in range(3)]
         stages.append(Compose(*board, Squeeze(), *channel))
         c = c // 2
     stages.append(Compose(*checkerboards(4)))

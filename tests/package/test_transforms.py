@@ -125,14 +125,14 @@ TABLE = [
         lambda: flows.realnvp_image((1, 4, 4), 2, 8, 1).transform,
         (1, 4, 4),
         wrong=IMAGE,
-        widest=1,
+        widest=10,
     ),
     Row(
         "RealNVP for images, three levels, context",
         lambda: flows.realnvp_image((1, 8, 4), 3, 8, 1, context_dim=2).transform,
         (1, 8, 4),
         context=2,
-        widest=1,
+        widest=10,
     ),
 ]
 every_row = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
