@@ -1,4 +1,4 @@
-"""One thread for each worker, the smallest budget and no windows, set before torch and matplotlib are imported."""
+"""One thread for each worker, the smallest budget and no windows, set before torch and matplotlib are imported; seeds."""
 
 import os
 
@@ -7,9 +7,18 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 os.environ.setdefault("DGM_BUDGET", "smoke")
 os.environ["MPLBACKEND"] = "Agg"
 
-import torch  # noqa: E402, after the settings above
+import numpy as np  # noqa: E402, after the settings above
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def seeds():
+    """Every test starts from the same random state, whatever ran before it."""
+    torch.manual_seed(0)
+    np.random.seed(0)
 
 
 def pytest_terminal_summary(terminalreporter):

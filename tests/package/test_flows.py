@@ -25,9 +25,7 @@ def randomized(flow, seed=0):
 
 def trained(make, name):
     """The flow after a short training on a toy, in float64."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        flow = make()
+    flow = make()
     training.fit(flow, data.toy(name, 5000), steps=250, lr=5e-3, schedule="cosine", progress=False)
     return flow.double()
 
@@ -43,7 +41,10 @@ PLANE = {
 @pytest.fixture(scope="module", params=PLANE)
 def plane(request):
     """A flow in the plane, and its probabilities on square cells: `(flow, probabilities (n, n), side, cell)`."""
-    flow, side, n = PLANE[request.param](), 16.0, 640
+    side, n = 16.0, 640
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        flow = PLANE[request.param]()
     cell = 2 * side / n
     centers = torch.arange(n, dtype=torch.float64) * cell - side + cell / 2
     points = torch.cartesian_prod(centers, centers)
