@@ -1,4 +1,4 @@
-"""One thread for each worker, the smallest budget and no windows, set before torch and matplotlib are imported; seeds."""
+"""Set before torch and matplotlib are imported: one thread a worker, the smallest budget, no windows. And seeds."""
 
 import os
 
