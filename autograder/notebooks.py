@@ -2,10 +2,13 @@
 
 import copy
 import json
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
+
+from autograder.align import align, names_defined
 
 MAX_NOTEBOOK = 20 << 20  # bytes
 
@@ -134,19 +137,59 @@ def join_lines(notebook):
             cell["source"] = "".join(cell["source"])
 
 
+def handed_in(path):
+    """The bytes of the notebook that a student handed in, and what was odd about the file, in words.
+
+    If the file is not there under its name, the only notebook in its folder counts, also one in a zip.
+
+    Raises:
+        Unreadable: if there is none, or more than one, or one that is too large. Links are not followed.
+    """
+    path = Path(path)
+    if path.is_file() and not path.is_symlink():
+        return limited(path.read_bytes, path.stat().st_size), []
+    if path.is_symlink():
+        raise Unreadable(f"{path.name} is a link, not a file")
+    there = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
+    files = [file for file in there if file.is_file() and not file.is_symlink()]
+    notebooks = [file for file in files if file.suffix.lower() == ".ipynb"]
+    archives = [file for file in files if file.suffix.lower() == ".zip"]
+    if len(notebooks) == 1:
+        data = limited(notebooks[0].read_bytes, notebooks[0].stat().st_size)
+        return data, [f"the file is named {notebooks[0].name}, not {path.name}"]
+    if len(notebooks) > 1:
+        names = ", ".join(file.name for file in notebooks)
+        raise Unreadable(f"there is no file {path.name}, and more than one other notebook: {names}")
+    if len(archives) == 1:
+        try:
+            with zipfile.ZipFile(archives[0]) as archive:
+                listed = [entry for entry in archive.infolist() if "__MACOSX" not in entry.filename]
+                inside = [entry for entry in listed if entry.filename.endswith(".ipynb")]
+                if len(inside) == 1:
+                    data = limited(lambda: archive.read(inside[0]), inside[0].file_size)
+                    return data, [f"the notebook was in {archives[0].name}"]
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError):
+            raise Unreadable(f"{archives[0].name} cannot be opened") from None
+        raise Unreadable(f"{archives[0].name} holds {len(inside)} notebooks, not one")
+    raise Unreadable(f"there is no file {path.name}")
+
+
+def limited(read, size):
+    """What `read()` gives, unless its `size` in bytes is over the limit."""
+    if size > MAX_NOTEBOOK:
+        raise Unreadable(f"the file has {size:,} bytes, more than {MAX_NOTEBOOK:,}")
+    return read()
+
+
 def read_submission(path):
-    """A student's notebook, as plain dicts of nbformat 4.
+    """A student's notebook, as plain dicts of nbformat 4, and what was odd about its file, in words.
 
     Raises:
         Unreadable: if the file is missing, too large, or no notebook.
     """
-    path = Path(path)
-    if path.is_symlink() or not path.is_file():
-        raise Unreadable(f"there is no file {path.name}")
-    if path.stat().st_size > MAX_NOTEBOOK:
-        raise Unreadable(f"the file has {path.stat().st_size:,} bytes, more than {MAX_NOTEBOOK:,}")
+    data, repairs = handed_in(path)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
         notebook = json.loads(text)
         if notebook["nbformat"] != 4:
             notebook = json.loads(json.dumps(nbformat.reads(text, as_version=4)))
@@ -157,7 +200,7 @@ def read_submission(path):
             cell["cell_type"] = str(cell["cell_type"])
     except Exception as error:  # a file of any kind may come
         raise Unreadable(f"the file is no Jupyter notebook ({type(error).__name__}: {str(error)[:100]})") from None
-    return notebook
+    return notebook, repairs
 
 
 @dataclass
@@ -192,12 +235,14 @@ class Intake:
 
 
 def intake(notebook, assignment):
-    """Matches a notebook's cells to the release, by grade_id.
+    """Rebuilds a notebook from the release and the student's answers.
 
     Locked cells count as released, whatever was done to them; test cells only say where the tests are run. An exercise
-    whose tests are not in the notebook is tested at the end.
+    whose tests are not in the notebook is tested at the end, one whose answer stands below its tests after the answer.
     """
-    cells, steps, seen, repairs = [], [], set(), []
+    aligned, repairs = align(notebook, assignment)
+    notebook = {**notebook, "cells": aligned}
+    cells, steps, seen = [], [], set()
     waiting = list(assignment.exercises)
     of_test = {test.grade_id: test.exercise for test in assignment.tests}
     present = {grade_id(cell) for cell in notebook["cells"]}
@@ -241,7 +286,27 @@ def intake(notebook, assignment):
             repairs.append(f"the cell {key} is missing")
             if grader_metadata(released).get("grade"):  # so that its mark can be shown
                 add(copy.deepcopy(released), key)
+    for name in assignment.exercises:
+        if name in assignment.released and test_after_answer(name, assignment.released[name], cells, steps):
+            repairs.append(f"{name}: the answer stands below its tests; it is tested after it")
     return Intake(cells, steps, blank, missing, repairs)
+
+
+def test_after_answer(name, released, cells, steps):
+    """Moves the tests of an exercise behind the last cell that answers it, if all such cells stand below them."""
+    wanted = names_defined(released["source"])
+    place = next(i for i, step in enumerate(steps) if step.test == name)
+    answers = [
+        i
+        for i, step in enumerate(steps)
+        if step.cell is not None
+        and wanted & names_defined(cells[step.cell]["source"])
+        and not same_text(cells[step.cell]["source"], released["source"])
+    ]
+    if not answers or answers[0] < place:
+        return False
+    steps.insert(answers[-1], steps.pop(place))
+    return True
 
 
 def is_given(cell):

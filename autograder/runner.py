@@ -294,10 +294,11 @@ class Grader:
     def grade_file(self, path, parent=None):
         """Grades one file: `(result, cells)` as `grade_notebook`."""
         try:
-            notebook = read_submission(path)
+            notebook, repairs = read_submission(path)
         except Unreadable as reason:
             return unreadable(self.assignment, str(reason))
-        return grade_notebook(notebook, self.assignment, self.tests, parent or self.parent, self.limits)
+        result, cells = grade_notebook(notebook, self.assignment, self.tests, parent or self.parent, self.limits)
+        return {**result, "repairs": repairs + result["repairs"]}, cells
 
     def grade(self, paths):
         """Yields `(student, result, cells)` for each of `paths` (student -> path), as they are done."""

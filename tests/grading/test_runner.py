@@ -162,10 +162,11 @@ def test_a_reference_planted_by_the_student_in_checks_earns_nothing(grade):
 
 
 def test_answers_in_another_cell_count(grade):
-    """Somebody left the given cells alone and wrote below them."""
+    """Somebody left the given cells alone and wrote below them, and below the tests of the first."""
     result = grade({}, before={"coupling_visible": COUPLING + "\n" + tiny.right_answer("scale")})
     assert result["exercises"]["coupling"]["outcome"] == "passed"
-    assert result["exercises"]["scale"]["outcome"] == "blank"  # its tests stand above
+    assert result["exercises"]["scale"]["outcome"] == "passed"
+    assert result["repairs"] == ["scale: the answer stands below its tests; it is tested after it"]
 
 
 def test_deleted_and_edited_cells(course, grader):
@@ -182,7 +183,8 @@ def test_deleted_and_edited_cells(course, grader):
     assert result["score"] == 7
     assert result["exercises"]["coupling"]["outcome"] == "missing"
     assert result["repairs"] == [
-        "put back the deleted cell given_square", "the cell coupling is missing", "the cell make_flow_hidden is missing"
+        "scale_visible: the text was changed; it counts as released", "put back the deleted cell given_square",
+        "the cell coupling is missing", "the cell make_flow_hidden is missing",
     ]  # fmt: skip
     shown = {cell["metadata"].get("nbgrader", {}).get("grade_id"): cell for cell in cells}
     assert "checks.exercise" in shown["scale_visible"]["source"]
