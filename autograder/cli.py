@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 ELSEWHERE = {
+    "check": ("autograder.check", "run a notebook's visible tests as the grader will"),
     "data": ("autograder.data_cli", "list, fetch and check data sets"),
     "lint": ("autograder.lint_house", "the rules of the house and of test cells"),
     "edit": ("autograder.edit", "a solution notebook as a text file outside the tree"),

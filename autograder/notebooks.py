@@ -121,13 +121,15 @@ def load_assignment(course, name):
     for step, remedy in (("solutions", "is the name right?"), ("lectures", f"run `dgm release {name}`")):
         if not notebook_path(course, step, name).is_file():
             raise CourseError(f"no {notebook_path(course, step, name)}: {remedy}")
-    solution, release = (
-        json.loads(nbformat.writes(nbformat.read(notebook_path(course, step, name), as_version=4)))
-        for step in ("solutions", "lectures")
-    )
-    for notebook in (solution, release):
-        join_lines(notebook)
+    solution, release = (read_notebook(notebook_path(course, step, name)) for step in ("solutions", "lectures"))
     return Assignment(name, solution, release)
+
+
+def read_notebook(path):
+    """A notebook of the course itself, as plain dicts of nbformat 4."""
+    notebook = json.loads(nbformat.writes(nbformat.read(path, as_version=4)))
+    join_lines(notebook)
+    return notebook
 
 
 def join_lines(notebook):
