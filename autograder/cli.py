@@ -59,6 +59,10 @@ def parser():
     sub.add_argument("--workers", type=int, default=cores(), metavar="N", help="processes (default: all cores)")
     sub.add_argument("--json", type=Path, metavar="FILE", help="write marks, outcomes and messages to FILE")
     sub.add_argument("--no-gradebook", action="store_true", help="leave gradebook and autograded/ as they are")
+    sub = verb("collect", do_collect, "put a Canvas or Moodle zip into submitted/")
+    sub.add_argument("archive", metavar="ARCHIVE", help="the platform's zip of all submissions")
+    sub.add_argument("--assignment", required=True, metavar="NAME", help="e.g. 06_coupling_flows")
+    sub.add_argument("--roster", metavar="FILE", help="CSV with a column id; other columns: names, numbers, e-mails")
     sub = verb("demo", do_demo, "release a lecture, hand in a small class, grade it, show the marks")
     sub.add_argument("assignment", nargs="?", help="name (default: the first that has variants in tests/mutants)")
     for name, (_, text) in ELSEWHERE.items():
@@ -131,6 +135,13 @@ class Progress:
     def end(self):
         """All are done."""
         print("\n" * self.on_terminal + f"{self.done} graded in {time.monotonic() - self.started:.1f} s")
+
+
+def do_collect(course, args):
+    """`dgm collect`."""
+    from autograder.collect import run
+
+    return run(course, args)
 
 
 def do_demo(course, args):
