@@ -104,14 +104,14 @@ def influence(m, d, layers):
 # ----------------------------------------------------------------------------------------------------- affine_coupling
 wrong("affine_coupling", "sign of the log-det", swap=("+ t], dim=1), s.sum(dim=1)", "+ t], dim=1), -s.sum(dim=1)"))
 wrong("affine_coupling", "log-det summed over the batch", swap=("+ t], dim=1), s.sum(dim=1)", "+ t], dim=1), s.sum()"))
-wrong("affine_coupling", "mean instead of sum", loses="hidden",
+wrong("affine_coupling", "mean instead of sum",
       swap=("+ t], dim=1), s.sum(dim=1)", "+ t], dim=1), s.mean(dim=1)"))  # fmt: skip
 wrong("affine_coupling", "scale without the exponential", swap=("moved * s.exp()", "moved * s"))
 wrong("affine_coupling", "s and t exchanged", swap=("s, t = c(kept)", "t, s = c(kept)"))
 wrong("affine_coupling", "inverse forgets the scale", swap=("(moved - t) * torch.exp(-s)", "moved - t"))
 wrong("affine_coupling", "inverse scales before it shifts",
       swap=("(moved - t) * torch.exp(-s)", "moved * torch.exp(-s) - t"))  # fmt: skip
-wrong("affine_coupling", "inverse returns the log-det of the forward map", loses="hidden",
+wrong("affine_coupling", "inverse returns the log-det of the forward map",
       swap=("torch.exp(-s)], dim=1), -s.sum(dim=1)", "torch.exp(-s)], dim=1), s.sum(dim=1)"))  # fmt: skip
 wrong("affine_coupling", "halves instead of d", loses="visible hidden", source="""
 def affine_coupling(x, c, d):
@@ -168,7 +168,7 @@ wrong("masked_coupling", "mask swapped", swap=("(1 - b) * s, (1 - b) * t", "b * 
 wrong("masked_coupling", "mask forgotten on s and t", swap=("(1 - b) * s, (1 - b) * t", "s, t"))
 wrong("masked_coupling", "log-det counts kept pixels", swap=("s.sum(dim=(1, 2, 3))",
       "c(b * x).chunk(2, dim=1)[0].sum(dim=(1, 2, 3))"))  # fmt: skip
-wrong("masked_coupling", "c sees all of x", swap=("c(b * x)", "c(x)"), loses="hidden")
+wrong("masked_coupling", "c sees all of x", swap=("c(b * x)", "c(x)"))
 wrong("masked_coupling", "log-det summed over the batch", swap=("s.sum(dim=(1, 2, 3))", "s.sum()"))
 wrong("masked_coupling", "log-det for one channel only", loses="hidden",
       swap=("s.sum(dim=(1, 2, 3))", "s[:, 0].sum(dim=(1, 2))"))  # fmt: skip
@@ -201,7 +201,7 @@ wrong("squeeze", "columns before rows", swap=("permute(0, 1, 3, 5, 2, 4)", "perm
 wrong("squeeze", "a plain reshape", swap=("blocks.permute(0, 1, 3, 5, 2, 4).reshape(n, 4 * c", "x.reshape(n, 4 * c"))
 wrong("squeeze", "unsqueeze is a plain reshape",
       swap=("blocks.permute(0, 1, 4, 2, 5, 3).reshape(n, c // 4, 2 * h", "z.reshape(n, c // 4, 2 * h"))  # fmt: skip
-wrong("squeeze", "channels of one input channel are not neighbours", loses="hidden",
+wrong("squeeze", "channels of one input channel are not neighbours",
       swap=("permute(0, 1, 3, 5, 2, 4)", "permute(0, 3, 5, 1, 2, 4)"))  # fmt: skip
 wrong("squeeze", "height and width exchanged", loses="hidden", source="""
 def squeeze(x):
@@ -221,7 +221,7 @@ def squeeze(x):
 def unsqueeze(z):
     return memory.get("x", z)
 """)  # fmt: skip
-wrong("squeeze", "one channel only", loses="hidden", source="""
+wrong("squeeze", "one channel only", source="""
 def squeeze(x):
     x = x[:, :1]
     return torch.cat([x[:, :, i::2, j::2] for i in (0, 1) for j in (0, 1)], dim=1)
