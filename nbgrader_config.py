@@ -16,3 +16,14 @@ c.Exchange.root = str(exchange)
 c.NbGrader.logfile = ""
 c.ClearSolutions.code_stub = {"python": "raise NotImplementedError()"}
 c.ClearSolutions.text_stub = "*Write your answer here.*"
+
+# `nbgrader autograde` and formgrader's button: damaged notebooks are repaired, answers run apart from the tests.
+steps = "nbgrader.preprocessors."
+c.Autograde.sanitize_preprocessors = [
+    steps + "ClearOutput", "autograder.dropin.Repair", steps + "DeduplicateIds", steps + "OverwriteKernelspec",
+    steps + "OverwriteCells", steps + "CheckCellMetadata",
+]  # fmt: skip
+c.Autograde.autograde_preprocessors = [
+    "autograder.dropin.SplitExecute", steps + "IgnorePattern", "nbconvert.preprocessors.ClearMetadataPreprocessor",
+    steps + "LimitOutput", steps + "SaveAutoGrades", steps + "AssignLatePenalties", steps + "CheckCellMetadata",
+]  # fmt: skip

@@ -87,12 +87,14 @@ def test_split_grader(lecture):
         assert {e["outcome"] for e in blank["exercises"].values()} == {"blank", "manual"}
 
 
-def test_stock_nbgrader_gives_the_same_marks(lecture, tmp_path):
-    """Configured by folder names alone, `nbgrader autograde` gives the same points, cell by cell."""
+@pytest.mark.parametrize("config", ["folder names", "drop-in"])
+def test_stock_nbgrader_gives_the_same_marks(config, lecture, tmp_path):
+    """Configured by folder names alone, or by the course, `nbgrader autograde` gives the same points, cell by cell."""
     name = lecture.name
     packed = lecture.packed[:4] if name == tiny.NAME else lecture.packed  # some 3 s each
     shutil.copytree(lecture.course / "solutions", tmp_path / "solutions")
-    (tmp_path / "nbgrader_config.py").write_text(STOCK_CONFIG)
+    ours = (ROOT / "nbgrader_config.py").read_text()
+    (tmp_path / "nbgrader_config.py").write_text(STOCK_CONFIG if config == "folder names" else ours)
     for k, (notebook, _) in enumerate(packed):
         hand_in(tmp_path, name, f"student{k}", notebook)
     with environment_on_path():
