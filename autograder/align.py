@@ -119,7 +119,9 @@ def by_names(keys, free, cells, released):
         candidates = [i for i in free if wanted & defined[i]]
         if candidates:
             most = max(len(wanted & defined[i]) for i in candidates)
-            best = [i for i in candidates if len(wanted & defined[i]) == most][-1]
+            best = [i for i in candidates if len(wanted & defined[i]) == most]
+            worked_on = [i for i in best if cells[i]["source"].strip() != released[key]["source"].strip()]
+            best = (worked_on or best)[-1]
             names = ", ".join(sorted(wanted & defined[best]))
             yield key, best, f"nbgrader's metadata was gone; recognised by what it defines ({names})"
 

@@ -11,6 +11,8 @@ from nbformat.v4 import new_code_cell
 from tests.grading import tiny
 from tests.grading.tiny import ALL_RIGHT
 
+BLANK_COUPLING = "def coupling(x, net):\n    raise NotImplementedError()"
+
 
 def key_of(cell):
     return cell.metadata.get("nbgrader", {}).get("grade_id")
@@ -45,7 +47,14 @@ def double_answer(notebook):
     """A copy below with the work, the first one left as it was."""
     place = find(notebook, "coupling")
     copy = new_code_cell(notebook.cells[place].source, metadata=dict(notebook.cells[place].metadata))
-    notebook.cells[place].source = "def coupling(x, net):\n    raise NotImplementedError()"
+    notebook.cells[place].source = BLANK_COUPLING
+    notebook.cells.insert(place + 1, copy)
+
+
+def stub_below_the_work(notebook):
+    """A copy of the blank cell, as somebody makes who starts anew and then does not."""
+    place = find(notebook, "coupling")
+    copy = new_code_cell(BLANK_COUPLING, metadata=dict(notebook.cells[place].metadata))
     notebook.cells.insert(place + 1, copy)
 
 
@@ -111,6 +120,7 @@ DAMAGE = {
     "Colab": (colab, "recognised by the cell's id"),
     "answer moved below its tests": (move_answer_to_the_end, "stands below its tests"),
     "answer doubled, work in the copy": (double_answer, "there were copies"),
+    "a blank copy below the work": (stub_below_the_work, None),
     "two answers merged": (merge_answers, "the cell coupling is missing"),
     "answer split in two": (split_answer, "split over 2 cells"),
     "stripped, and an answer in two cells": (stripped_and_split, "recognised by what it defines (slope)"),
