@@ -1,10 +1,12 @@
 """The answer process: runs a student's notebook and answers calls. It never sees a test.
 
     warm parent     started by exec; has imported torch, IPython and the set-up cell's modules
-      child         one for each submission: runs the student's cells in order
-        server      one for each exercise, forked at its tests: answers the calls of the test process
+      keeper        one for each submission: sets up the walls around it, see `isolation.py`
+        child       behind them: runs the student's cells in order
+          server    one for each exercise, forked at its tests: answers the calls of the test process
 
-Run as `python -m autograder.answer FD MODULE...`, with the number of a socket to take orders from.
+Run as `python -m autograder.answer FD JSON`, with the number of a socket to take orders from, and a dict with the
+`modules` to import, those that are `locked` (see `lock.py`), and the walls and limits (see `isolation.keep`).
 """
 
 import builtins
@@ -12,10 +14,12 @@ import contextlib
 import gc
 import importlib
 import io
+import json
 import os
 import signal
 import socket
 import sys
+import tempfile
 import time
 import traceback
 import warnings
@@ -23,6 +27,8 @@ import warnings
 import torch
 from IPython.core.interactiveshell import InteractiveShell
 
+from autograder import lock
+from autograder.isolation import keep
 from autograder.wire import Closed, Line, Peer, clean, seed
 from dgm_course import checks
 
@@ -89,6 +95,11 @@ def text_of(error):
         return ""
 
 
+def is_memory(error):
+    """Whether an exception says that the memory limit is reached; torch raises a RuntimeError."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate memory" in text_of(error))
+
+
 class Server(Peer):
     """Answers the test process, from the namespace that the student's cells have left."""
 
@@ -133,6 +144,7 @@ class Server(Peer):
         """Type, message and place of an exception."""
         line, source = where(error)
         types = [kind.__name__ for kind in type(error).__mro__ if kind is not object]
+        types = ["MemoryError", *types] if is_memory(error) else types
         kind = error.kind if isinstance(error, checks.CheckFailed) else ""
         return {"types": types, "text": text_of(error), "line": line, "source": source, "kind": str(kind)}
 
@@ -147,8 +159,8 @@ class Server(Peer):
 class Child:
     """Runs one submission, as the test process asks: cells one by one, and a server at each exercise's tests."""
 
-    def __init__(self, line, shell):
-        self.line, self.shell, self.server = line, shell, None
+    def __init__(self, line, shell, library):
+        self.line, self.shell, self.library, self.server = line, shell, library, None
 
     def loop(self):
         """Takes orders until the other end closes."""
@@ -177,7 +189,8 @@ class Child:
                 with contextlib.suppress(Exception):
                     sys.modules["matplotlib.pyplot"].close("all")
         if error is not None:
-            report["outcome"] = "timeout" if isinstance(error, CellTimeout) else "error"
+            kind = "memory" if is_memory(error) else "error"
+            report["outcome"] = "timeout" if isinstance(error, CellTimeout) else kind
             report["message"] = f"{type(error).__name__}: {text_of(error)}"
             report["line"] = where(error)[0]
         return {**report, "output": output.text()}
@@ -185,8 +198,13 @@ class Child:
     def do_serve(self, reply_bytes):
         """Forks a server that has everything the cells so far have made."""
         sock = socket.socket(fileno=self.line.receive_fd())
-        self.server = os.fork()
+        try:
+            self.server = os.fork()
+        except BlockingIOError:  # the notebook's cells have started too many processes
+            end_strays()
+            self.server = os.fork()
         if self.server == 0:
+            os.setpgid(0, 0)
             self.line.sock.close()
             seed()
             sys.stdout = sys.stderr = Capped(0)
@@ -197,14 +215,31 @@ class Child:
     def do_stop(self, patience):
         """Ends the server. Returns its exit code, or minus the signal that it died of; see `end_process`."""
         server, self.server = self.server, None
-        return end_process(server, os.kill, patience)
+        with contextlib.suppress(OSError):  # so that what it has started ends with it
+            os.setpgid(server, server)
+        code = end_process(server, os.killpg, patience)
+        end_strays()
+        return code
+
+    def do_unlock(self, served):
+        """Opens modules that no exercise still to be graded asks for."""
+        self.library.unlock(served)
+
+
+def end_strays():
+    """Ends every other process of this submission, where it has process ids of its own."""
+    if os.getpid() == 1:
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(-1, signal.SIGKILL)
+            while True:
+                os.waitpid(-1, 0)
 
 
 class Parent:
     """The warm parent: forks a child on request, and ends it with everything it has started."""
 
-    def __init__(self, line, shell):
-        self.line, self.shell, self.child = line, shell, None
+    def __init__(self, line, shell, library, cage):
+        self.line, self.shell, self.library, self.cage, self.child = line, shell, library, cage, None
 
     def loop(self):
         """Takes orders until the other end closes."""
@@ -217,19 +252,23 @@ class Parent:
     def do_fork(self, folder, reply_bytes):
         """Forks the child for a submission, working in `folder`."""
         sock = socket.socket(fileno=self.line.receive_fd())
-        self.child = self._fork(lambda: run_child(sock, self.line, self.shell, folder, reply_bytes))
+
+        def work():
+            run_child(sock, self.line, self.shell, self.library, folder, reply_bytes)
+
+        self.child = self._fork(lambda: keep(folder, self.cage, work))
         sock.close()
 
     def do_clone(self):
         """Forks a second warm parent, for another worker."""
         sock = socket.socket(fileno=self.line.receive_fd())
-        self._fork(lambda: (self.line.sock.close(), Parent(Line(sock), self.shell).loop()))
+        self._fork(lambda: (self.line.sock.close(), Parent(Line(sock), self.shell, self.library, self.cage).loop()))
         sock.close()
 
     def do_end(self, patience=0.0):
-        """Ends the child and its process group. Returns what `end_process` does."""
+        """Has the keeper end the child and all that it has started. Returns what `end_process` does."""
         child, self.child = self.child, None
-        return end_process(child, os.killpg, patience)
+        return end_process(child, os.kill, patience, signal.SIGTERM)
 
     @staticmethod
     def _fork(work):
@@ -244,13 +283,14 @@ class Parent:
         return pid
 
 
-def end_process(pid, kill, patience):
+def end_process(pid, kill, patience, how=signal.SIGKILL):
     """Kills and reaps a process.
 
     Args:
         pid: the process, or None.
         kill: `os.kill` or `os.killpg`.
         patience: seconds to wait for it to end by itself.
+        how: the signal that ends it.
 
     Returns:
         Its exit code, or minus the signal that it died of; 0 if it was still alive.
@@ -265,22 +305,23 @@ def end_process(pid, kill, patience):
         time.sleep(0.002)
     if not ended or kill is os.killpg:  # a group lives on as long as one of its members
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            kill(pid, signal.SIGKILL)
+            kill(pid, how)
     if not ended:
         os.waitpid(pid, 0)
         return 0
     return os.waitstatus_to_exitcode(status)
 
 
-def run_child(sock, control, shell, folder, reply_bytes):
+def run_child(sock, control, shell, library, folder, reply_bytes):
     """The life of a child."""
-    control.sock.close()
-    os.setsid()
-    os.chdir(folder)
-    os.environ["HOME"] = os.environ["TMPDIR"] = folder
+    control.sock.detach()
+    os.closerange(3, sock.fileno())
+    os.closerange(sock.fileno() + 1, 1 << 16)
+    os.environ |= {"HOME": folder, "TMPDIR": folder, "USER": "student", "LOGNAME": "student"}
+    tempfile.tempdir = None  # forget what another folder was found for
     seed()
     with contextlib.suppress(Closed):
-        Child(Line(sock, reply_bytes), shell).loop()
+        Child(Line(sock, reply_bytes), shell, library).loop()
 
 
 def main():
@@ -289,7 +330,10 @@ def main():
     line = Line(socket.socket(fileno=int(sys.argv[1])))
     torch.set_num_threads(1)
     torch.set_num_threads = torch.set_num_interop_threads = lambda n: None  # a fork does not survive other threads
-    for name in sys.argv[2:]:
+    told = json.loads(sys.argv[2])
+    library = lock.Library(lock.sources(frozenset(told["locked"])), told["locked"])
+    sys.meta_path.insert(0, library)
+    for name in told["modules"]:
         with contextlib.suppress(Exception):
             importlib.import_module(name)
     if "tqdm" in sys.modules:
@@ -305,7 +349,7 @@ def main():
     gc.collect()
     gc.freeze()  # keeps pages shared between parent and children
     line.send("ready")
-    Parent(line, shell).loop()
+    Parent(line, shell, library, told).loop()
 
 
 if __name__ == "__main__":

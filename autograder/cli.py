@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 ELSEWHERE = {
+    "doctor": ("autograder.doctor", "what this machine offers the grader, and what its isolation does not stop"),
     "check": ("autograder.check", "run a notebook's visible tests as the grader will"),
     "data": ("autograder.data_cli", "list, fetch and check data sets"),
     "lint": ("autograder.lint_house", "the rules of the house and of test cells"),
@@ -58,6 +59,7 @@ def parser():
     sub.add_argument("--student", action="append", default=[], metavar="ID", help="only this student; may be repeated")
     sub.add_argument("--workers", type=int, default=cores(), metavar="N", help="processes (default: all cores)")
     sub.add_argument("--json", type=Path, metavar="FILE", help="write marks, outcomes and messages to FILE")
+    sub.add_argument("--unsafe", action="store_true", help="grade even if answers cannot be isolated as configured")
     sub.add_argument("--no-gradebook", action="store_true", help="leave gradebook and autograded/ as they are")
     sub = verb("collect", do_collect, "put a Canvas or Moodle zip into submitted/")
     sub.add_argument("archive", metavar="ARCHIVE", help="the platform's zip of all submissions")
@@ -87,17 +89,20 @@ def do_release(course, args):
 def do_grade(course, args):
     """`dgm grade`."""
     import contextlib
+    from dataclasses import asdict
 
     from autograder.notebooks import CourseError, load_assignment
-    from autograder.runner import Grader, submissions, versions
+    from autograder.runner import Grader, settings, submissions, versions
 
     assignment = load_assignment(course, args.assignment)
     paths = submissions(course, args.assignment, args.student)
     if not paths:
         raise CourseError(f"nobody has handed in: there is no {course / 'submitted' / 'STUDENT' / args.assignment}")
-    report = {"assignment": args.assignment, "isolation": "none", "versions": versions(), "students": {}}
+    limits, level = settings(course, args.assignment, args.unsafe)
+    report = {"assignment": args.assignment, "isolation": level, "versions": versions(), "limits": asdict(limits)}
+    report["students"] = {}
     with contextlib.ExitStack() as stack:
-        grader = stack.enter_context(Grader(assignment, workers=max(args.workers, 1)))
+        grader = stack.enter_context(Grader(assignment, limits, max(args.workers, 1), level, course))
         book = None
         if not args.no_gradebook:
             from autograder.gradebook import Book

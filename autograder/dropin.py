@@ -13,7 +13,7 @@ from nbgrader.coursedir import CourseDirectory
 from nbgrader.preprocessors import NbGraderPreprocessor
 
 from autograder.notebooks import grade_id, intake, join_lines, load_assignment, notebook_path
-from autograder.runner import Grader, grade_notebook
+from autograder.runner import Grader, grade_notebook, settings
 
 _graders = {}  # (course, assignment, times of its files) -> a warm grader, kept for the next submission
 
@@ -65,7 +65,9 @@ def warm_grader(course, name):
     stamp = tuple(notebook_path(course, step, name).stat().st_mtime_ns for step in ("solutions", "lectures"))
     if (course, name, stamp) not in _graders:
         close_graders()
-        _graders[course, name, stamp] = Grader(load_assignment(course, name)).__enter__()
+        limits, level = settings(course, name)
+        assignment = load_assignment(course, name)
+        _graders[course, name, stamp] = Grader(assignment, limits, level=level, course=course).__enter__()
     return _graders[course, name, stamp]
 
 

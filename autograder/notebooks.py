@@ -83,6 +83,7 @@ class Assignment:
         written: grade_id -> points of the cells that people grade.
         released: grade_id -> cell of the release.
         setup: source of the set-up cell.
+        locks: module of `dgm_course` -> the exercises that ask for what it has, see `lock.py`.
     """
 
     name: str
@@ -92,10 +93,13 @@ class Assignment:
     written: dict = field(default_factory=dict)
     released: dict = field(default_factory=dict)
     setup: str = ""
+    locks: dict = field(default_factory=dict)
 
     def __post_init__(self):
         for cell in self.solution["cells"]:
             key, meta = grade_id(cell), grader_metadata(cell)
+            for module in cell["metadata"].get("dgm", {}).get("locked", []):
+                self.locks.setdefault(module, set()).add(key)
             if is_test(cell):
                 exercise = key.removesuffix("_visible").removesuffix("_hidden")
                 test = Test(key, exercise, float(meta["points"]), cell["source"])

@@ -1,6 +1,7 @@
 """The trusted side's hold on answer processes: starts them, gives them orders, ends them."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -25,6 +26,11 @@ class Limits:
         output: characters kept of what a cell prints.
         reply_bytes: array bytes of one reply.
         restarts: how often a submission whose process died is run again without the cell that killed it.
+        memory_bytes: address space of each of its processes beyond what torch and the modules take.
+        cpu_seconds: CPU time of each of its processes.
+        processes: processes and threads, all together.
+        file_bytes: size of a file that it writes.
+        disk_bytes: size of all files that it writes, where the isolation level can limit that.
     """
 
     exercise_seconds: float = 10.0
@@ -33,6 +39,16 @@ class Limits:
     output: int = 20_000
     reply_bytes: int = MAX_ARRAYS
     restarts: int = 5
+    memory_bytes: int = 2 << 30
+    cpu_seconds: int = 600
+    processes: int = 64
+    file_bytes: int = 64 << 20
+    disk_bytes: int = 256 << 20
+
+    def for_walls(self):
+        """Those that the kernel enforces."""
+        names = ("memory_bytes", "cpu_seconds", "processes", "file_bytes", "disk_bytes")
+        return {name: getattr(self, name) for name in names}
 
 
 class AnswerDied(Exception):
@@ -44,9 +60,14 @@ class AnswerDied(Exception):
 
 
 class WarmParent:
-    """Starts and orders the warm parent of answer processes (see `answer.py`)."""
+    """Starts and orders the warm parent of answer processes (see `answer.py`).
 
-    def __init__(self, modules=(), sock=None):
+    Args:
+        told: what it is told: modules to import, locked modules, isolation, limits.
+        sock: the line to one that runs already, instead.
+    """
+
+    def __init__(self, told=None, sock=None):
         self.process = None
         if sock is None:
             sock, theirs = socket.socketpair()
@@ -56,7 +77,7 @@ class WarmParent:
             # large pages make a fork three times cheaper: most of its cost is copying page tables
             large_pages = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "PYTHONMALLOC": "malloc"}
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "autograder.answer", str(theirs.fileno()), *modules],
+                [sys.executable, "-m", "autograder.answer", str(theirs.fileno()), json.dumps(told)],
                 pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                 start_new_session=True, cwd=tempfile.gettempdir(),
                 env={k: os.environ[k] for k in keep if k in os.environ} | threads | large_pages
@@ -105,7 +126,11 @@ class WarmParent:
 
 
 class Answers:
-    """One submission in its answer process. When a cell kills it, it is started again without that cell."""
+    """One submission in its answer process. When a cell kills it, it is started again without that cell.
+
+    Attributes:
+        done: the cells that have run and the modules that were unlocked, in order.
+    """
 
     def __init__(self, parent, folder, limits):
         self.parent, self.folder, self.limits = parent, folder, limits
@@ -120,6 +145,13 @@ class Answers:
             return {"outcome": death.outcome, "message": str(death), "line": None, "output": ""}
         self.done.append(source)
         return report
+
+    def unlock(self, served):
+        """Hands over locked modules: name -> what `lock.sources` has of it."""
+        self.done.append(served)
+        if self.line is not None:
+            with contextlib.suppress(AnswerDied):  # then the next start unlocks them
+                self._order("unlock", served)
 
     @contextlib.contextmanager
     def serving(self):
@@ -164,14 +196,19 @@ class Answers:
         if self.starts > 1 + self.limits.restarts:
             raise AnswerDied("the notebook's process died too often")
         self.line = self.parent.fork(self.folder, self.limits.reply_bytes)
-        for source in self.done:
-            self._run(source)
+        for step in self.done:
+            if isinstance(step, str):
+                self._run(step)
+            else:
+                self._order("unlock", step)
 
     def _run(self, source):
         limits = self.limits
         report = self._order("run", source, limits.cell_seconds, limits.output, seconds=limits.cell_seconds)
         match report:
-            case {"outcome": None | "error" | "timeout", "message": str(), "line": int() | None, "output": str()}:
+            case {"outcome": str() | None as outcome, "message": str(), "line": int() | None, "output": str()} if (
+                outcome in (None, "error", "timeout", "memory")
+            ):
                 report["message"] = clean(report["message"])
                 report["output"] = clean(report["output"], limits.output + 20)
                 return report

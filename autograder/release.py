@@ -18,7 +18,7 @@ from autograder.notebooks import CourseError, grade_id, grader_metadata, noteboo
 from dgm_course import __version__
 
 # Beside outputs and counts: what editors leave in notebooks and no reader needs.
-KEPT_CELL_METADATA = {"nbgrader", "tags", "slideshow", "jupyter"}
+KEPT_CELL_METADATA = {"nbgrader", "dgm", "tags", "slideshow", "jupyter"}
 KEPT_METADATA = {"kernelspec"}
 
 

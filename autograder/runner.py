@@ -19,7 +19,8 @@ from pathlib import Path
 import torch
 from IPython.core.inputtransformer2 import TransformerManager
 
-from autograder.notebooks import Unreadable, intake, notebook_path, read_submission
+from autograder import isolation, lock
+from autograder.notebooks import CourseError, Unreadable, intake, notebook_path, read_submission
 from autograder.processes import AnswerDied, Answers, Limits, WarmParent
 from autograder.remote import Remote, RemoteError
 from autograder.wire import Late, Lost, WireError, clean, seed
@@ -143,7 +144,8 @@ def grade_notebook(notebook, assignment, tests, parent, limits):
         excuses[name] = "missing", f"the cell {name} is not in the notebook"
     for name in taken.blank:
         excuses[name] = "blank", "still blank"
-    with tempfile.TemporaryDirectory(prefix="answer-") as folder:
+    locks = {module: set(exercises) & assignment.exercises.keys() for module, exercises in assignment.locks.items()}
+    with tempfile.TemporaryDirectory(prefix="answer-", ignore_cleanup_errors=True) as folder:
         answers = Answers(parent, folder, limits)
         try:
             for step in taken.steps:
@@ -153,6 +155,11 @@ def grade_notebook(notebook, assignment, tests, parent, limits):
                     begun = time.monotonic()
                     verdicts |= run_tests(answers, tests, assignment.exercises[step.test], excuses, limits)
                     seconds[step.test] = time.monotonic() - begun
+                    for asked_by in locks.values():
+                        asked_by.discard(step.test)
+                    if opened := [module for module, asked_by in locks.items() if not asked_by]:
+                        answers.unlock({module: lock.sources()[module] for module in opened})
+                        locks = {module: asked_by for module, asked_by in locks.items() if asked_by}
         except AnswerDied as death:  # more often than it is started again
             left = [test for test in assignment.tests if test.grade_id not in verdicts]
             verdicts |= {test.grade_id: (death.outcome, str(death), "") for test in left}
@@ -270,6 +277,32 @@ def versions():
     return found
 
 
+def settings(course, name, unsafe=False):
+    """What `nbgrader_config.py` says of grading: limits, for all assignments and for one, and the isolation level.
+
+        c.DgmGrade.isolation = "namespaces"  # the least level; "landlock" if not said
+        c.DgmGrade.limits = {"cell_seconds": 30}
+        c.DgmGrade.assignment_limits = {"06_coupling_flows": {"exercise_seconds": 20}}
+
+    Returns:
+        `(Limits, level)`, the best level that works here.
+
+    Raises:
+        CourseError: if that is below the least level and not `unsafe`.
+    """
+    from autograder.release import course_config
+
+    said, level = course_config(course).get("DgmGrade", {}), isolation.available()[0]
+    limits = Limits(**{**said.get("limits", {}), **said.get("assignment_limits", {}).get(name, {})})
+    least = said.get("isolation", "landlock")
+    if isolation.refused(level, least) and not unsafe:
+        raise CourseError(
+            f"the best isolation that works here is {level!r}, wanted is {least!r} (`dgm doctor` says more). It does "
+            f"not stop {isolation.NOT_STOPPED[level]}. If you trust every submission, grade with --unsafe"
+        )
+    return limits, level
+
+
 class Grader:
     """Grades submissions of one assignment, in this process or in several workers.
 
@@ -277,14 +310,19 @@ class Grader:
         assignment: `Assignment`.
         limits: `Limits`.
         workers: number of test processes; 0 grades in this one.
+        level: isolation level, see `isolation.py`; None for the best that works here.
+        course: the course folder, which answers may not see even if it lies among Python's files.
     """
 
-    def __init__(self, assignment, limits=None, workers=0):
+    def __init__(self, assignment, limits=None, workers=0, level=None, course=None):
         self.assignment, self.limits, self.workers = assignment, limits or Limits(), workers
+        self.level, self.course = level or isolation.available()[0], course
 
     def __enter__(self):
         torch.set_num_threads(1)  # workers are forked, which other threads do not survive
-        self.parent = WarmParent(imported_modules(self.assignment.setup))
+        walls = {"level": self.level, "visible": isolation.visible(), "private": isolation.private(self.course)}
+        modules = {"modules": imported_modules(self.assignment.setup), "locked": sorted(self.assignment.locks)}
+        self.parent = WarmParent(modules | walls | self.limits.for_walls())
         self.tests = TestCells(self.assignment)  # while the parent warms up
         return self
 
