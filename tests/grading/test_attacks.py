@@ -1,10 +1,12 @@
 """No attack earns a point, hurts a neighbour, reads what is private, or leaves a trace; at each isolation level."""
 
+import contextlib
 import hashlib
 import json
 import os
 import socket
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -85,3 +87,36 @@ def test_after_all_attacks_an_honest_submission_gets_its_points(attacked):
 def test_there_are_enough_attacks():
     names = [attack.name for attack in corpus.listed]
     assert len(names) == len(set(names)) >= 60
+
+
+def test_no_process_outlives_its_submission(attacked):
+    """However the end of the answer process and the order to end it race."""
+    course, grader, _, _ = attacked
+    answers = {**ALL_RIGHT, "coupling": corpus.named("leaves a busy process that hides from its group").source}
+    path = tiny.hand_in(course, "attacker", tiny.submission(course, answers))
+    for _ in range(10):
+        assert grader.grade_file(path)[0]["score"] == 10
+    mine = [p for p in Path("/proc").glob("[0-9]*") if b"autograder.answer" in command_of(p)]
+    busy = [p.name for p in mine if parent_of(p) == 1 or "answer-" in link_of(p)]
+    assert not busy
+
+
+def command_of(process):
+    """The command line of a process, nothing if it is gone."""
+    with contextlib.suppress(OSError):
+        return (process / "cmdline").read_bytes()
+    return b""
+
+
+def parent_of(process):
+    """The process id of a process's parent; 0 if it is gone."""
+    with contextlib.suppress(OSError):
+        return int((process / "stat").read_text().rpartition(")")[2].split()[1])
+    return 0
+
+
+def link_of(process):
+    """The working folder of a process."""
+    with contextlib.suppress(OSError):
+        return os.readlink(process / "cwd")
+    return ""

@@ -60,3 +60,8 @@ def peek(name, code, levels=WALLS):
         f"found = None\ntry:\n{body}\nexcept BaseException:\n    pass\nif found:\n    print('LEAK', found)",
         levels,
     )
+
+
+def named(name):
+    """The attack of that name."""
+    return next(attack for attack in listed if attack.name == name)
