@@ -15,6 +15,7 @@ from nbgrader.preprocessors import ClearSolutions, ComputeChecksums, LockCells, 
 from nbgrader.utils import compute_checksum
 from traitlets.config import Config
 
+from autograder.late import penalize
 from autograder.notebooks import CourseError, notebook_path
 from autograder.release import course_config, environment_on_path, quiet_log, stamped_source
 
@@ -97,6 +98,7 @@ class Book:
                     grade.needs_manual_grade = by_hand or grade.manual_score is not None
             for comment in submission.notebooks[0].comments:
                 comment.auto_comment = None if comment.name in answered else "No response."
+            penalize(submission, self.config)
         path = notebook_path(self.course, "autograded", name, student)
         shutil.rmtree(path.parent, ignore_errors=True)
         path.parent.mkdir(parents=True)
