@@ -61,9 +61,8 @@ def student_page(book, student, result):
     parts += [written_section(key, cells, comments) for key in assignment.written]
     if result["repairs"]:
         lines = "".join(f"<li>{text(line)}</li>" for line in result["repairs"])
-        parts.append(
-            f"<section><h2>What was put right in the file</h2><p>No points were lost by this.</p><ul>{lines}</ul></section>"
-        )
+        note = "<h2>What was put right in the file</h2><p>This cost no points.</p>"
+        parts.append(f"<section>{note}<ul>{lines}</ul></section>")
     return page(f"{name}: {student}", *parts)
 
 
