@@ -59,6 +59,7 @@ def parser():
     sub.add_argument("--student", action="append", default=[], metavar="ID", help="only this student; may be repeated")
     sub.add_argument("--workers", type=int, default=cores(), metavar="N", help="processes (default: all cores)")
     sub.add_argument("--json", type=Path, metavar="FILE", help="write marks, outcomes and messages to FILE")
+    sub.add_argument("--regrade", action="store_true", help="grade again also what is graded; prints changed marks")
     sub.add_argument("--unsafe", action="store_true", help="grade even if answers cannot be isolated as configured")
     sub.add_argument("--no-gradebook", action="store_true", help="leave gradebook and autograded/ as they are")
     sub = verb("collect", do_collect, "put a Canvas or Moodle zip into submitted/")
@@ -95,36 +96,43 @@ def do_release(course, args):
 def do_grade(course, args):
     """`dgm grade`."""
     import contextlib
-    from dataclasses import asdict
 
     from autograder.notebooks import CourseError, load_assignment
-    from autograder.runner import Grader, settings, submissions, versions
+    from autograder.runner import Grader, conditions, settings, submissions
 
     assignment = load_assignment(course, args.assignment)
     paths = submissions(course, args.assignment, args.student)
     if not paths:
         raise CourseError(f"nobody has handed in: there is no {course / 'submitted' / 'STUDENT' / args.assignment}")
     limits, level = settings(course, args.assignment, args.unsafe)
-    report = {"assignment": args.assignment, "isolation": level, "versions": versions(), "limits": asdict(limits)}
-    report["students"] = {}
+    head = conditions(course, args.assignment, limits, level)
+    students, kept, marks = {}, 0, []
     with contextlib.ExitStack() as stack:
         grader = stack.enter_context(Grader(assignment, limits, max(args.workers, 1), level, course))
         book = None
         if not args.no_gradebook:
             from autograder.gradebook import Book
 
-            book = stack.enter_context(Book(course, assignment))
-        progress = Progress(len(paths))
-        for student, result, cells in grader.grade(paths):
-            report["students"][student] = result
-            if book:
-                book.write(student, result, cells)
+            book = stack.enter_context(Book(course, assignment, head))
+            if not args.regrade:
+                before = {student: book.kept(student, path) for student, path in paths.items()}
+                students = {student: result for student, result in before.items() if result}
+        left = {student: path for student, path in paths.items() if student not in students}
+        progress, kept = Progress(len(left)), len(students)
+        for student, result, cells in grader.grade(left):
+            students[student] = result
+            for exercise, key, mark, now, points in book.write(student, result, cells) if book else ():
+                marks.append(mark != now)
+                if mark != now:
+                    progress.say(f"{student} {exercise} {key} {mark:g} -> {now:g} (of {points:g})")
             progress.step(f"{student}: {result['score']:g} of {result['max_score']:g} ({result['seconds']:.2f} s)")
-        progress.end()
-    report["students"] = dict(sorted(report["students"].items()))
+        progress.end(f", {kept} as graded before (--regrade grades them, too)" if kept else "")
+    if marks:
+        print(f"of the marks given before, {sum(marks)} changed, {len(marks) - sum(marks)} stayed")
     if args.json:
+        report = {**head, "students": dict(sorted(students.items()))}
         args.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    return 0 if report["students"].keys() == paths.keys() else 1
+    return 0 if students.keys() == paths.keys() else 1
 
 
 class Progress:
@@ -143,9 +151,13 @@ class Progress:
         bar = "#" * (30 * self.done // self.total)
         print(f"\r[{bar:<30}] {self.done}/{self.total}, {left:.0f} s left  {text[:40]:<40}", end="", flush=True)
 
-    def end(self):
+    def say(self, text):
+        """A line that stays."""
+        print(f"\r{text:<100}" if self.on_terminal else text, flush=True)
+
+    def end(self, more=""):
         """All are done."""
-        print("\n" * self.on_terminal + f"{self.done} graded in {time.monotonic() - self.started:.1f} s")
+        print("\n" * self.on_terminal + f"{self.done} graded in {time.monotonic() - self.started:.1f} s{more}")
 
 
 def do_collect(course, args):

@@ -1,6 +1,7 @@
 """What the grader needs to know of an assignment, and of a notebook that a student handed in."""
 
 import copy
+import hashlib
 import json
 import subprocess
 import sys
@@ -219,6 +220,15 @@ def read_submission(path):
         Unreadable: if the file is missing, too large, or no notebook.
     """
     data, repairs = handed_in(path)
+    return parse(data), repairs
+
+
+def parse(data):
+    """A notebook of any version, given as bytes, as plain dicts of nbformat 4.
+
+    Raises:
+        Unreadable: if it is no notebook.
+    """
     try:
         text = data.decode("utf-8-sig")
         notebook = json.loads(text)
@@ -231,7 +241,15 @@ def read_submission(path):
             cell["cell_type"] = str(cell["cell_type"])
     except Exception as error:  # a file of any kind may come
         raise Unreadable(f"the file is no Jupyter notebook ({type(error).__name__}: {str(error)[:100]})") from None
-    return notebook, repairs
+    return notebook
+
+
+def sha256(path):
+    """The hash of what a student handed in, as hexadecimal digits; None if it cannot be read."""
+    try:
+        return hashlib.sha256(handed_in(path)[0]).hexdigest()
+    except (Unreadable, OSError):
+        return None
 
 
 @dataclass

@@ -3,6 +3,7 @@
 import ast
 import builtins
 import contextlib
+import hashlib
 import io
 import re
 import signal
@@ -12,6 +13,7 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
 from importlib import metadata
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,7 +22,7 @@ import torch
 from IPython.core.inputtransformer2 import TransformerManager
 
 from autograder import isolation, lock
-from autograder.notebooks import CourseError, Unreadable, intake, notebook_path, read_submission
+from autograder.notebooks import CourseError, Unreadable, handed_in, intake, notebook_path, parse
 from autograder.processes import AnswerDied, Answers, Limits, WarmParent
 from autograder.remote import Remote, RemoteError
 from autograder.wire import Late, Lost, WireError, clean, seed
@@ -166,9 +168,15 @@ def grade_notebook(notebook, assignment, tests, parent, limits):
         finally:
             with contextlib.suppress(Lost):
                 answers.close()
+    verdicts = {key: (outcome, same_always(text, folder), output) for key, (outcome, text, output) in verdicts.items()}
     show_verdicts(taken.cells, verdicts)
     result = tally(assignment, verdicts, seconds)
     return {**result, "seconds": round(time.monotonic() - started, 4), "repairs": taken.repairs}, taken.cells
+
+
+def same_always(text, folder):
+    """A message without what differs from run to run: the addresses of objects, the name of the folder."""
+    return re.sub(r"\b0x[0-9a-f]{6,}", "0x...", text.replace(folder, "."))
 
 
 def run_cell(answers, cell, excuses):
@@ -277,6 +285,14 @@ def versions():
     return found
 
 
+def conditions(course, name, limits, level):
+    """What the marks of an assignment depend on beside the submissions: the head of what `--json` writes."""
+    paths = {step: notebook_path(course, step, name) for step in ("solutions", "lectures")}
+    hashes = {step: hashlib.sha256(path.read_bytes()).hexdigest() for step, path in paths.items()}
+    head = {"assignment": name, "isolation": level, "versions": versions(), "limits": asdict(limits)}
+    return {**head, "sha256": hashes}
+
+
 def settings(course, name, unsafe=False):
     """What `nbgrader_config.py` says of grading: limits, for all assignments and for one, and the isolation level.
 
@@ -331,12 +347,17 @@ class Grader:
 
     def grade_file(self, path, parent=None):
         """Grades one file: `(result, cells)` as `grade_notebook`."""
+        digest = None
         try:
-            notebook, repairs = read_submission(path)
+            data, repairs = handed_in(path)
+            digest = hashlib.sha256(data).hexdigest()
+            notebook = parse(data)
         except Unreadable as reason:
-            return unreadable(self.assignment, str(reason))
-        result, cells = grade_notebook(notebook, self.assignment, self.tests, parent or self.parent, self.limits)
-        return {**result, "repairs": repairs + result["repairs"]}, cells
+            result, cells = unreadable(self.assignment, str(reason))
+        else:
+            result, cells = grade_notebook(notebook, self.assignment, self.tests, parent or self.parent, self.limits)
+            result["repairs"][:0] = repairs
+        return {**result, "sha256": digest}, cells
 
     def grade(self, paths):
         """Yields `(student, result, cells)` for each of `paths` (student -> path), as they are done."""
@@ -366,7 +387,7 @@ class Grader:
                 student = next(iter(left))
                 del left[student]
                 verdicts = {t.grade_id: ("died", "the test process ended", "") for t in self.assignment.tests}
-                result = {**tally(self.assignment, verdicts, {}), "seconds": 0.0, "repairs": []}
+                result = {**tally(self.assignment, verdicts, {}), "seconds": 0.0, "repairs": [], "sha256": None}
                 yield student, result, intake(self.assignment.release, self.assignment).cells
             workers = 1  # one at a time, so that whatever ended a worker is known
 
@@ -376,6 +397,8 @@ _worker = {}
 
 def _start_worker(grader, clones, parents):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.suppress(OSError, AttributeError):  # Linux: a worker does not outlive `dgm grade`, even if killed
+        isolation.call("prctl", isolation.DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
     number = parents.get()
     for other, clone in enumerate(clones):
         if other != number:

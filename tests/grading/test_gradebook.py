@@ -4,7 +4,7 @@ import csv
 
 import nbformat
 import pytest
-from nbgrader.api import Gradebook, MissingEntry
+from nbgrader.api import Gradebook
 from nbgrader.apps import NbGraderAPI
 from sqlalchemy import event
 
@@ -107,7 +107,7 @@ def test_a_submission_is_written_whole_or_not_at_all(marked, tmp_path):
     course, assignment, graded = marked
     _, result, cells = graded[0]
     broken = {**result, "exercises": {**result["exercises"], "none": {"cells": {"none": {"score": 1}}}}}
-    with Book(course, assignment) as book, pytest.raises(MissingEntry):
+    with Book(course, assignment) as book, pytest.raises(KeyError):
         book.write("dee", broken, cells)
     with Gradebook(f"sqlite:///{course}/gradebook.db") as book:
         assert "dee" not in {student.id for student in book.students}
