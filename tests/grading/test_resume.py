@@ -173,9 +173,7 @@ def regrade_story(course, capsys):
         written = book.find_grade("written_why", NAME, NAME, "s00")
         assert (written.manual_score, written.needs_manual_grade) == (3, False), "nothing new to read"
         assert book.find_submission(NAME, "s00").score == 16
-        assert (
-            book.find_submission(NAME, "s01").score == 13 - 1 - 1 + 0.5 + 0.25
-        )  # scale_hidden lost, slope_hidden half
+        assert book.find_submission(NAME, "s01").score == 13 - 1 - 1 + 0.5 + 0.25
 
     # A new version is handed in: marks and comments that people gave stay, and are to be looked at again.
     tiny.hand_in(course, "s01", tiny.submission(course, {}))
