@@ -1,7 +1,8 @@
 """Puts a damaged notebook right: finds each cell of the release again, whatever an editor or a student did to it.
 
 Cells are recognised by their grade_id, then by cell id, by exact text, by the names that they define, and last by
-likeness of text. A doubtful guess is worse than a clear report, so two equally likely candidates match nothing.
+likeness of text. A doubtful guess is worse than a clear report: of two equally like texts neither matches. Of two
+definitions of one name the later counts, as it does when both run.
 """
 
 import ast
@@ -49,6 +50,7 @@ def align(notebook, assignment):
             joined = join_split(index, cells, spare, names_defined(released["source"]))
             if joined:
                 repairs.append(f"{key}: it was split over {joined + 1} cells; they are joined")
+    moved_out = take_out_of_locked(found, cells, assignment.released, repairs)
     keys = {index: key for key, index in found.items()}
     ungraded = [cell for cell in assignment.release["cells"] if grade_id_of(cell) is None]
     tags_by_id = {cell["id"]: tags_of(cell) for cell in ungraded if cell.get("id")}
@@ -60,8 +62,25 @@ def align(notebook, assignment):
         elif cell["source"] is not None:  # a demonstration keeps the tag that says grading does not need it
             known = tags_by_id.get(cell.get("id"), tags_by_text.get(cell["source"].strip(), []))
             cell["metadata"] = {"tags": sorted({*tags_of(cell), *known})}
-    cells = [cell for cell in cells if cell["source"] is not None]
+    cells = [c for i, cell in enumerate(cells) for c in (*moved_out.get(i, []), cell) if c["source"] is not None]
     return put_back_given(cells, assignment.released, repairs), repairs
+
+
+def take_out_of_locked(found, cells, released, repairs):
+    """Answers that were merged into a locked cell, e.g. into their own tests: index of that cell -> answer cells."""
+    taken = {}
+    for key in released:
+        if key in found or not is_code_answer(released[key]):
+            continue
+        wanted = names_defined(released[key]["source"])
+        for other, index in found.items():
+            source, locked = cells[index]["source"], released[other]["source"].strip()
+            if not is_answer(released[other]) and wanted & names_defined(source) and locked != source.strip():
+                own = source.replace(locked, "")  # the locked text runs from the released cell
+                taken.setdefault(index, []).append({**released[key], "source": own.strip("\n")})
+                repairs.append(f"{key}: the answer was in the cell {other}; it is taken from there")
+                break
+    return taken
 
 
 def put_back_given(cells, released, repairs):

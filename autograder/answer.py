@@ -47,6 +47,10 @@ class Shell(InteractiveShell):
         """As `enable_gui`."""
         return None, None
 
+    def _tee(self, channel):
+        """IPython would keep all that is printed once more, without bound."""
+        return contextlib.nullcontext()
+
     def init_history(self):
         """A history would need a database and a thread that does not survive a fork."""
         from IPython.core.history import HistoryManager

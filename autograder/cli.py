@@ -66,6 +66,12 @@ def parser():
     sub.add_argument("archive", metavar="ARCHIVE", help="the platform's zip of all submissions")
     sub.add_argument("--assignment", required=True, metavar="NAME", help="e.g. 06_coupling_flows")
     sub.add_argument("--roster", metavar="FILE", help="CSV with a column id; other columns: names, numbers, e-mails")
+    sub = verb("feedback", do_feedback, "write a page of feedback for each graded student")
+    sub.add_argument("assignment", help="name, e.g. 06_coupling_flows")
+    sub.add_argument("--zip", type=Path, metavar="FILE", help="also all pages in one archive, for upload")
+    sub = verb("report", do_report, "write a page about the class")
+    sub.add_argument("assignment", help="name, e.g. 06_coupling_flows")
+    sub.add_argument("--out", type=Path, metavar="FILE", help="default: report/ASSIGNMENT.html")
     sub = verb("demo", do_demo, "release a lecture, hand in a small class, grade it, show the marks")
     sub.add_argument("assignment", nargs="?", help="name (default: the first that has variants in tests/mutants)")
     for name, (_, text) in ELSEWHERE.items():
@@ -159,6 +165,20 @@ def do_collect(course, args):
     from autograder.collect import run
 
     return run(course, args)
+
+
+def do_feedback(course, args):
+    """`dgm feedback`."""
+    from autograder.feedback import main
+
+    return main(course, args)
+
+
+def do_report(course, args):
+    """`dgm report`."""
+    from autograder.report import main
+
+    return main(course, args)
 
 
 def do_demo(course, args):

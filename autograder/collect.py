@@ -18,6 +18,7 @@ from pathlib import Path
 from autograder.notebooks import MAX_NOTEBOOK, CourseError, notebook_path
 
 MAX_FILES = 20_000
+UPLOADED = "uploaded_as.txt"  # beside the notebook: its name in the archive, so that feedback finds its way back
 CANVAS = re.compile(r"(?P<name>[^_/]+)_(LATE_)?(?P<number>\d+)_(?P<order>\d+)_(?P<file>[^/]+)")
 MOODLE = re.compile(r"(?P<name>[^_/]+)_(?P<number>\d+)_assignsubmission_file_/?(?P<file>.+)")
 ATTEMPT = re.compile(r"[- ]\(?(\d+)\)?$")  # what Canvas and browsers add to a name that is there already
@@ -72,6 +73,7 @@ def collect(course, name, archive, roster=None):
                 path = notebook_path(course, "submitted", name, student)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(data)
+                (path.parent / UPLOADED).write_text(upload.entry.filename, encoding="utf-8")
                 students.append(student)
     except (zipfile.BadZipFile, OSError) as error:
         raise CourseError(f"{archive} cannot be read: {error}") from None

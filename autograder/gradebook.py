@@ -20,6 +20,7 @@ from sqlalchemy import Column, MetaData, String, Table, Text
 from sqlalchemy.engine import make_url
 from traitlets.config import Config
 
+from autograder.late import penalize
 from autograder.notebooks import CourseError, notebook_path, sha256
 from autograder.release import course_config, environment_on_path, quiet_log, stamped_source
 
@@ -141,6 +142,12 @@ class Book:
         found = self.gradebook.db.execute(GRADED.select().where(GRADED.c.submission_id == submission.id)).first()
         return (found.depends_on, json.loads(found.result)) if found else ("", None)
 
+    def results(self):
+        """student -> the student's part of the JSON, for all that were graded here."""
+        students = sorted(s.student_id for s in self.gradebook.assignment_submissions(self.assignment.name))
+        found = {student: self.last(student)[1] for student in students}
+        return {student: result for student, result in found.items() if result}
+
     def kept(self, student, path):
         """The result of a submission that was graded under these conditions, or None if it is to be graded."""
         digest = sha256(path)
@@ -194,6 +201,7 @@ class Book:
                         grade.needs_manual_grade = True
             for comment in submission.notebooks[0].comments:
                 comment.auto_comment = None if comment.name in answered else "No response."
+            penalize(submission, self.config)
             book.db.execute(GRADED.delete().where(GRADED.c.submission_id == submission.id))
             row = {"submission_id": submission.id, "depends_on": self.depends_on(student, result["sha256"])}
             book.db.execute(GRADED.insert().values(**row, result=json.dumps(result)))

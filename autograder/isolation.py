@@ -343,7 +343,12 @@ def keep(folder, cage, work):
             code = 0
         finally:
             os._exit(code)
-    signal.signal(signal.SIGTERM, lambda *args: os.kill(child, signal.SIGKILL))
+
+    def stop(signum, frame):
+        with contextlib.suppress(ProcessLookupError):  # it may have ended just now
+            os.kill(child, signal.SIGKILL)
+
+    signal.signal(signal.SIGTERM, stop)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     _, status = os.waitpid(child, 0)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -3,6 +3,8 @@
 import copy
 import hashlib
 import json
+import subprocess
+import sys
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +13,19 @@ import nbformat
 
 from autograder.align import align, names_defined
 
-MAX_NOTEBOOK = 20 << 20  # bytes
+MAX_NOTEBOOK = 20 << 20  # bytes; a larger file is read without its outputs
+MAX_FILE = 300 << 20  # bytes
+
+# Drops outputs, in a process that may not take more than 4 GiB and a minute.
+WITHOUT_OUTPUTS = """
+import json, resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+notebook = json.loads(sys.stdin.buffer.read().decode("utf-8-sig"))
+for cell in notebook["cells"]:
+    cell.pop("attachments", None)
+    cell["outputs"] = []
+json.dump(notebook, sys.stdout)
+"""
 
 
 class CourseError(Exception):
@@ -182,10 +196,21 @@ def handed_in(path):
 
 
 def limited(read, size):
-    """What `read()` gives, unless its `size` in bytes is over the limit."""
-    if size > MAX_NOTEBOOK:
-        raise Unreadable(f"the file has {size:,} bytes, more than {MAX_NOTEBOOK:,}")
-    return read()
+    """What `read()` gives, without outputs if its `size` in bytes is large; too large, and it is not read at all."""
+    if size > MAX_FILE:
+        raise Unreadable(f"the file has {size:,} bytes, more than {MAX_FILE:,}")
+    if size <= MAX_NOTEBOOK:
+        return read()
+    command = [sys.executable, "-I", "-c", WITHOUT_OUTPUTS]
+    try:
+        slim = subprocess.run(command, input=read(), capture_output=True, timeout=60, check=True).stdout
+    except (subprocess.SubprocessError, OSError):
+        slim = None
+    if slim is None or len(slim) > MAX_NOTEBOOK:
+        raise Unreadable(
+            f"the file has {size:,} bytes, and without outputs still more than {MAX_NOTEBOOK:,}, or no cells"
+        )
+    return slim
 
 
 def read_submission(path):

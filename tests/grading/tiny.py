@@ -128,6 +128,7 @@ with checks.exercise("slope", points=1, hidden=True):
     checks.equal(got["weight"], torch.tensor([1.0, 9.0]), "gradient of the weight")
 ### END HIDDEN TESTS""",
 }
+LOCKED = {"coupling": {"dgm": {"locked": ["dgm_course.transforms.coupling"]}}}
 POINTS = {"scale_visible": 2, "coupling_visible": 2}
 
 
@@ -148,7 +149,7 @@ def solution_notebook():
         new_code_cell(GIVEN, metadata=meta("given_square", locked=True)),
     ]
     for name, source in ANSWERS.items():
-        cells.append(new_code_cell(source, metadata=meta(name, solution=True)))
+        cells.append(new_code_cell(source, metadata=meta(name, solution=True, **LOCKED.get(name, {}))))
         for key in (f"{name}_visible", f"{name}_hidden"):
             metadata = meta(key, grade=True, locked=True, points=POINTS.get(key, 1), tags=["raises-exception"])
             cells.append(new_code_cell(TESTS[key], metadata=metadata))
