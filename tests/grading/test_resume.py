@@ -56,9 +56,7 @@ def whole(course):
         if not {"student", "submitted_notebook", "grade", "dgm_graded"} <= tables:  # killed in its first second
             return 0
         students = db.execute("SELECT count(*) FROM student").fetchone()[0]
-        marked = db.execute(
-            "SELECT notebook_id, count(*), count(auto_score) FROM grade GROUP BY notebook_id"
-        ).fetchall()
+        marked = db.execute("SELECT count(*), count(auto_score) FROM grade GROUP BY notebook_id").fetchall()
         records = db.execute("SELECT count(*) FROM dgm_graded").fetchone()[0]
     assert all(cells == len(tiny.TESTS) + 1 == scores for _, cells, scores in marked), "a submission is half-written"
     assert students == len(marked) == records
@@ -173,9 +171,7 @@ def regrade_story(course, capsys):
         written = book.find_grade("written_why", NAME, NAME, "s00")
         assert (written.manual_score, written.needs_manual_grade) == (3, False), "nothing new to read"
         assert book.find_submission(NAME, "s00").score == 16
-        assert (
-            book.find_submission(NAME, "s01").score == 13 - 1 - 1 + 0.5 + 0.25
-        )  # scale_hidden lost, slope_hidden half
+        assert book.find_submission(NAME, "s01").score == 13 - 1 - 1 + 0.5 + 0.25
 
     # A new version is handed in: marks and comments that people gave stay, and are to be looked at again.
     tiny.hand_in(course, "s01", tiny.submission(course, {}))
