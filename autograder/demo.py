@@ -12,7 +12,8 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell
 
-from autograder.gradebook import Book, feedback
+from autograder import feedback, report
+from autograder.gradebook import Book
 from autograder.notebooks import CourseError, grade_id, load_assignment, notebook_path
 from autograder.release import release
 
@@ -64,17 +65,18 @@ def demo(course, name=None):
     with Book(folder, assignment) as book:
         book.export(folder / "gradebook.csv")
 
-    say("4. feedback for every student")
-    pages = feedback(folder, name, list(notebooks))
-    report = json.loads((folder / "marks.json").read_text())
-    print_marks(report)
+    say("4. a page of feedback for every student, and a report on the class")
+    feedback.write_pages(folder, assignment)
+    report.write_page(folder, assignment)
+    print_marks(json.loads((folder / "marks.json").read_text()))
     shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     print(f"\nDone in {time.monotonic() - started:.0f} s. Look at")
     for path, text in (
         (f"lectures/{name}/{name}.ipynb", "what students get"),
         ("gradebook.csv", "the marks; written answers wait for a person"),
         ("marks.json", "outcome and message of every cell"),
-        (pages[0].relative_to(folder), "feedback, one page for each student"),
+        (f"feedback/dmitri/{name}/{name}.html", "feedback; there is a page for each student"),
+        (f"report/{name}.html", "the class at a glance"),
     ):
         print(f"  {shown / path}  {text}")
     print(f"and, for nbgrader's formgrader on these files:  cd {shown} && jupyter lab")

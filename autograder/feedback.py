@@ -18,18 +18,28 @@ from autograder.pages import badge, block, page, points, table, text, write_whol
 
 def main(course, args):
     """`dgm feedback`."""
-    assignment = load_assignment(course, args.assignment)
-    with Book(course, assignment) as book:
-        pages = {student: student_page(book, student, result) for student, result in book.results().items()}
-    if not pages:
-        raise CourseError(f"nothing of {args.assignment} is graded yet: run `dgm grade {args.assignment}`")
-    for student, content in pages.items():
-        write_whole(Path(course) / "feedback" / student / args.assignment / f"{args.assignment}.html", content)
+    pages = write_pages(course, load_assignment(course, args.assignment))
     print(f"{len(pages)} pages in feedback/STUDENT/{args.assignment}")
     if args.zip:
         write_zip(args.zip, course, args.assignment, pages)
         print(f"{args.zip}: all of them, for upload")
     return 0
+
+
+def write_pages(course, assignment):
+    """Writes `feedback/STUDENT/NAME/NAME.html` for all that are graded. Returns student -> page.
+
+    Raises:
+        CourseError: if nothing is graded yet.
+    """
+    name = assignment.name
+    with Book(course, assignment) as book:
+        pages = {student: student_page(book, student, result) for student, result in book.results().items()}
+    if not pages:
+        raise CourseError(f"nothing of {name} is graded yet: run `dgm grade {name}`")
+    for student, content in pages.items():
+        write_whole(Path(course) / "feedback" / student / name / f"{name}.html", content)
+    return pages
 
 
 def student_page(book, student, result):

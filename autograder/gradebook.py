@@ -5,24 +5,21 @@ import csv
 import fcntl
 import hashlib
 import json
-import logging
 import os
 import warnings
 from pathlib import Path
 
 import nbformat
 from nbgrader.api import Gradebook, MissingEntry, get_alembic_version
-from nbgrader.converters import GenerateFeedback
 from nbgrader.coursedir import CourseDirectory
 from nbgrader.preprocessors import ClearSolutions, ComputeChecksums, LockCells
 from nbgrader.utils import compute_checksum, is_locked
 from sqlalchemy import Column, MetaData, String, Table, Text
 from sqlalchemy.engine import make_url
-from traitlets.config import Config
 
 from autograder.late import penalize
 from autograder.notebooks import CourseError, notebook_path, sha256
-from autograder.release import course_config, environment_on_path, quiet_log, stamped_source
+from autograder.release import course_config, environment_on_path, stamped_source
 
 # Beside nbgrader's tables, and in the same transaction as the marks: what they depend on, and the result for the JSON.
 # Without a foreign key, so that nbgrader may remove a submission; a new one has another id.
@@ -237,15 +234,3 @@ def graded_notebook(cells):
             made.outputs = [nbformat.from_dict(output) for output in cell["outputs"]]
         notebook.cells.append(made)
     return notebook
-
-
-def feedback(course, name, students):
-    """Makes `feedback/STUDENT/NAME/NAME.html` with `nbgrader generate_feedback`, and returns the paths."""
-    config = Config(course_config(course))
-    for student in students:
-        directory = CourseDirectory(config=config, assignment_id=name, student_id=student)
-        converter = GenerateFeedback(coursedir=directory, config=config, force=True)
-        converter.log = quiet_log(logging.ERROR)
-        with environment_on_path():
-            converter.start()
-    return [Path(course) / "feedback" / student / name / f"{name}.html" for student in students]

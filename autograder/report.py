@@ -18,15 +18,24 @@ COLOURS = {
 
 def main(course, args):
     """`dgm report`."""
-    path = args.out or Path(course) / "report" / f"{args.assignment}.html"
-    assignment = load_assignment(course, args.assignment)
+    print(write_page(course, load_assignment(course, args.assignment), args.out))
+    return 0
+
+
+def write_page(course, assignment, path=None):
+    """Writes the page, to `report/NAME.html` if not told otherwise, and returns its path.
+
+    Raises:
+        CourseError: if nothing is graded yet.
+    """
+    name = assignment.name
     with Book(course, assignment) as book:
         results = book.results()
     if not results:
-        raise CourseError(f"nothing of {args.assignment} is graded yet: run `dgm grade {args.assignment}`")
-    write_whole(path, class_page(args.assignment, results))
-    print(f"{path}: {len(results)} students")
-    return 0
+        raise CourseError(f"nothing of {name} is graded yet: run `dgm grade {name}`")
+    path = path or Path(course) / "report" / f"{name}.html"
+    write_whole(path, class_page(name, results))
+    return path
 
 
 def class_page(name, results):
@@ -118,17 +127,18 @@ def axes(width, height):
 
 def mark_plot(marks, most):
     """How many students have how many points."""
-    figure, plot = axes(7, 2.4)
+    figure, plot = axes(9, 2.4)
     steps = max(int(most), 1)
     plot.hist(marks, bins=[k - 0.5 for k in range(steps + 2)], color="#4c78a8", rwidth=0.85)
     plot.set(xlabel=f"code points (of {most:g})", ylabel="students", xlim=(-0.6, steps + 0.6))
-    plot.yaxis.get_major_locator().set_params(integer=True)
+    for axis in (plot.xaxis, plot.yaxis):
+        axis.get_major_locator().set_params(integer=True)
     return figure
 
 
 def outcome_plot(exercises, results):
     """The share of each outcome, a bar for each exercise."""
-    figure, plot = axes(7, 0.6 + 0.34 * len(exercises))
+    figure, plot = axes(8, 0.6 + 0.34 * len(exercises))
     left = [0.0] * len(exercises)
     for outcome, colour in COLOURS.items():
         share = [
@@ -145,7 +155,8 @@ def outcome_plot(exercises, results):
 
 def time_plot(seconds):
     """Sorted times, so that outliers are seen."""
-    figure, plot = axes(7, 2)
+    figure, plot = axes(9, 2)
     plot.bar(range(1, len(seconds) + 1), sorted(seconds), color="#4c78a8", width=0.8)
-    plot.set(xlabel="submissions, fastest first", ylabel="seconds")
+    plot.set(xlabel="submissions, fastest first", ylabel="seconds", xlim=(0.4, len(seconds) + 0.6))
+    plot.xaxis.get_major_locator().set_params(integer=True)
     return figure
