@@ -40,6 +40,16 @@ def interleaved(contenders, rounds, warmup=5):
     return result
 
 
+def machine(peers):
+    """What is needed to judge figures: the machine and the versions of torch and of `peers`."""
+    return {
+        "threads": torch.get_num_threads(),
+        "processor": platform.processor() or platform.machine(),
+        "python": platform.python_version(),
+        "versions": {peer: version(peer) for peer in ("torch", *peers)},
+    }
+
+
 def report(name, tables, peers):
     """Print tables of results and write them, with what is needed to judge them, to `results/NAME.json`.
 
@@ -48,12 +58,7 @@ def report(name, tables, peers):
         tables: title -> results of `interleaved`, each contender with any further numbers to show.
         peers: distributions whose versions belong to the result.
     """
-    machine = {
-        "threads": torch.get_num_threads(),
-        "processor": platform.processor() or platform.machine(),
-        "python": platform.python_version(),
-        "versions": {peer: version(peer) for peer in ("torch", *peers)},
-    }
+    about = machine(peers)
     for title, rows in tables.items():
         print(f"\n{title}\n{'':>10} {'ms':>8} {'quartiles':>15} {'/ floor':>8}")
         for contender, row in rows.items():
@@ -63,5 +68,5 @@ def report(name, tables, peers):
             print(f"{contender:>10} {row['ms']:>8.2f} {quartiles:>15} {ratio:>8}  {extra}")
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({"machine": machine, "tables": tables}, indent=1) + "\n", encoding="utf-8")
-    print(f"\n{machine['threads']} threads, torch {machine['versions']['torch']}; written to {path}")
+    path.write_text(json.dumps({"machine": about, "tables": tables}, indent=1) + "\n", encoding="utf-8")
+    print(f"\n{about['threads']} threads, torch {about['versions']['torch']}; written to {path}")
