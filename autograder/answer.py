@@ -5,7 +5,7 @@
         child       behind them: runs the student's cells in order
           server    one for each exercise, forked at its tests: answers the calls of the test process
 
-Run as `python -m autograder.answer FD JSON`, with the number of a socket to take orders from, and a dict with the
+Run as `python -m autograder.answer FD`, with the number of a socket to take orders from. The first order tells the
 `modules` to import, those that are `locked` (see `lock.py`), and the walls and limits (see `isolation.keep`).
 """
 
@@ -14,7 +14,6 @@ import contextlib
 import gc
 import importlib
 import io
-import json
 import os
 import signal
 import socket
@@ -164,7 +163,7 @@ class Child:
     """Runs one submission, as the test process asks: cells one by one, and a server at each exercise's tests."""
 
     def __init__(self, line, shell, library):
-        self.line, self.shell, self.library, self.server = line, shell, library, None
+        self.line, self.shell, self.library, self.server, self.dying = line, shell, library, None, []
 
     def loop(self):
         """Takes orders until the other end closes."""
@@ -202,6 +201,7 @@ class Child:
     def do_serve(self, reply_bytes):
         """Forks a server that has everything the cells so far have made."""
         sock = socket.socket(fileno=self.line.receive_fd())
+        self.dying = [pid for pid in self.dying if not has_ended(pid)]
         try:
             self.server = os.fork()
         except BlockingIOError:  # the notebook's cells have started too many processes
@@ -219,9 +219,17 @@ class Child:
     def do_stop(self, patience):
         """Ends the server. Returns its exit code, or minus the signal that it died of; see `end_process`."""
         server, self.server = self.server, None
+        if server is None:
+            return 0
         with contextlib.suppress(OSError):  # so that what it has started ends with it
             os.setpgid(server, server)
-        code = end_process(server, os.killpg, patience)
+        code = 0
+        if patience:
+            code = end_process(server, os.killpg, patience)
+        else:  # nobody asks how it ended, so nobody waits for it
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(server, signal.SIGKILL)
+            self.dying.append(server)
         end_strays()
         return code
 
@@ -235,8 +243,16 @@ def end_strays():
     if os.getpid() == 1:
         with contextlib.suppress(ProcessLookupError, ChildProcessError):
             os.kill(-1, signal.SIGKILL)
-            while True:
-                os.waitpid(-1, 0)
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+
+
+def has_ended(pid):
+    """Reaps a process that has been killed, if it has ended by now."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] != 0
+    except ChildProcessError:
+        return True
 
 
 class Parent:
@@ -334,7 +350,10 @@ def main():
     line = Line(socket.socket(fileno=int(sys.argv[1])))
     torch.set_num_threads(1)
     torch.set_num_threads = torch.set_num_interop_threads = lambda n: None  # a fork does not survive other threads
-    told = json.loads(sys.argv[2])
+    try:
+        _, told = line.receive_plain()
+    except Closed:  # nothing is to be graded
+        return
     library = lock.Library(lock.sources(frozenset(told["locked"])), told["locked"])
     sys.meta_path.insert(0, library)
     for name in told["modules"]:

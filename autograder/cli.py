@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+sys.modules.setdefault("rfc3987_syntax", None)  # jsonschema takes 1.4 s to load it and has no use for it here
+
 ELSEWHERE = {
     "doctor": ("autograder.doctor", "what this machine offers the grader, and what its isolation does not stop"),
     "check": ("autograder.check", "run a notebook's visible tests as the grader will"),
@@ -95,6 +97,9 @@ def do_release(course, args):
 
 def do_grade(course, args):
     """`dgm grade`."""
+    from autograder.spawn import spawn
+
+    started = spawn()  # it imports torch while this process does
     import contextlib
 
     from autograder.notebooks import CourseError, load_assignment
@@ -108,7 +113,7 @@ def do_grade(course, args):
     head = conditions(course, args.assignment, limits, level)
     students, kept, marks = {}, 0, []
     with contextlib.ExitStack() as stack:
-        grader = stack.enter_context(Grader(assignment, limits, max(args.workers, 1), level, course))
+        grader = stack.enter_context(Grader(assignment, limits, max(args.workers, 1), level, course, started))
         book = None
         if not args.no_gradebook:
             from autograder.gradebook import Book

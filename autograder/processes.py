@@ -1,18 +1,13 @@
 """The trusted side's hold on answer processes: starts them, gives them orders, ends them."""
 
 import contextlib
-import json
-import os
 import signal
 import socket
-import subprocess
-import sys
-import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from autograder.remote import Caller
+from autograder.spawn import spawn
 from autograder.wire import MAX_ARRAYS, Closed, Late, Line, WireError, clean
 
 
@@ -64,28 +59,17 @@ class WarmParent:
 
     Args:
         told: what it is told: modules to import, locked modules, isolation, limits.
+        started: what `spawn` returned, if it was started before.
         sock: the line to one that runs already, instead.
     """
 
-    def __init__(self, told=None, sock=None):
+    def __init__(self, told=None, started=None, sock=None):
         self.process = None
         if sock is None:
-            sock, theirs = socket.socketpair()
-            root = str(Path(__file__).resolve().parents[1])
-            keep = ("PATH", "HOME", "LANG", "LC_ALL", "DGM_DATA", "SYSTEMROOT")
-            threads = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR")}
-            # large pages make a fork three times cheaper: most of its cost is copying page tables
-            large_pages = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "PYTHONMALLOC": "malloc"}
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "autograder.answer", str(theirs.fileno()), json.dumps(told)],
-                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                start_new_session=True, cwd=tempfile.gettempdir(),
-                env={k: os.environ[k] for k in keep if k in os.environ} | threads | large_pages
-                | {"PYTHONPATH": root, "PYTHONSAFEPATH": "1", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1",
-                   "MPLBACKEND": "Agg", "DGM_BUDGET": "smoke"},
-            )  # fmt: skip
-            theirs.close()
+            self.process, sock = started or spawn()
         self.line, self.ready = Line(sock), self.process is None
+        if not self.ready:
+            self.line.send("told", told)
 
     def _order(self, operation, *values, sock=None):
         if not self.ready:

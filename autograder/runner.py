@@ -150,7 +150,7 @@ def grade_notebook(notebook, assignment, tests, parent, limits):
     with tempfile.TemporaryDirectory(prefix="answer-", ignore_cleanup_errors=True) as folder:
         answers = Answers(parent, folder, limits)
         try:
-            for step in taken.steps:
+            for number, step in enumerate(taken.steps):
                 if step.test is None:
                     run_cell(answers, taken.cells[step.cell], excuses)
                 else:
@@ -159,7 +159,8 @@ def grade_notebook(notebook, assignment, tests, parent, limits):
                     seconds[step.test] = time.monotonic() - begun
                     for asked_by in locks.values():
                         asked_by.discard(step.test)
-                    if opened := [module for module, asked_by in locks.items() if not asked_by]:
+                    tests_follow = any(later.test for later in taken.steps[number + 1 :])
+                    if tests_follow and (opened := [module for module, asked_by in locks.items() if not asked_by]):
                         answers.unlock({module: lock.sources()[module] for module in opened})
                         locks = {module: asked_by for module, asked_by in locks.items() if asked_by}
         except AnswerDied as death:  # more often than it is started again
@@ -308,7 +309,7 @@ def settings(course, name, unsafe=False):
     """
     from autograder.release import course_config
 
-    said, level = course_config(course).get("DgmGrade", {}), isolation.available()[0]
+    said, level = course_config(course).get("DgmGrade", {}), isolation.best()
     limits = Limits(**{**said.get("limits", {}), **said.get("assignment_limits", {}).get(name, {})})
     least = said.get("isolation", "landlock")
     if isolation.refused(level, least) and not unsafe:
@@ -328,17 +329,18 @@ class Grader:
         workers: number of test processes; 0 grades in this one.
         level: isolation level, see `isolation.py`; None for the best that works here.
         course: the course folder, which answers may not see even if it lies among Python's files.
+        started: a warm parent that was started before, see `spawn.py`.
     """
 
-    def __init__(self, assignment, limits=None, workers=0, level=None, course=None):
+    def __init__(self, assignment, limits=None, workers=0, level=None, course=None, started=None):
         self.assignment, self.limits, self.workers = assignment, limits or Limits(), workers
-        self.level, self.course = level or isolation.available()[0], course
+        self.level, self.course, self.started = level or isolation.best(), course, started
 
     def __enter__(self):
         torch.set_num_threads(1)  # workers are forked, which other threads do not survive
         walls = {"level": self.level, "visible": isolation.visible(), "private": isolation.private(self.course)}
         modules = {"modules": imported_modules(self.assignment.setup), "locked": sorted(self.assignment.locks)}
-        self.parent = WarmParent(modules | walls | self.limits.for_walls())
+        self.parent = WarmParent(modules | walls | self.limits.for_walls(), self.started)
         self.tests = TestCells(self.assignment)  # while the parent warms up
         return self
 

@@ -158,10 +158,14 @@ def _inward(value):
     return value
 
 
+_SPARE = np.random.MT19937(0)  # what numpy draws from within a student's function
+
+
 @contextmanager
 def _restored():
     dtype, grad = torch.get_default_dtype(), torch.is_grad_enabled()
-    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    states, generator = (torch.get_rng_state(), random.getstate()), np.random.get_bit_generator()
+    np.random.set_bit_generator(_SPARE)  # ten times faster than to save and restore numpy's state
     try:
         with redirect_stderr(sys.stdout):  # a warning on stderr costs the cell under stock nbgrader
             yield
@@ -169,8 +173,8 @@ def _restored():
         torch.set_default_dtype(dtype)
         torch.set_grad_enabled(grad)
         torch.set_rng_state(states[0])
-        np.random.set_state(states[1])
-        random.setstate(states[2])
+        random.setstate(states[1])
+        np.random.set_bit_generator(generator)
 
 
 def _name(target):
