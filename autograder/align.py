@@ -28,6 +28,7 @@ def align(notebook, assignment):
         right, in words.
     """
     cells = [{**cell, "source": clean_text(cell["source"])} for cell in notebook["cells"]]
+    cells = [cell for cell in cells if not is_colab(cell["source"])]
     found, repairs = {}, []  # released key -> index in cells
     for match in (by_grade_id, by_cell_id, by_text, by_names, by_likeness):
         open_keys = [key for key in assignment.released if key not in found]
@@ -226,6 +227,12 @@ def tags_of(cell):
     """The cell's tags."""
     found = cell["metadata"].get("tags")
     return [tag for tag in found if isinstance(tag, str)] if isinstance(found, list) else []
+
+
+def is_colab(source):
+    """Whether a text is the cell that `dgm publish` adds for Colab, and nothing else."""
+    text = source.strip()
+    return text.startswith("# dgm-colab:") and text.endswith("set_up(home)")
 
 
 def is_answer(cell):

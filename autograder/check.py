@@ -5,7 +5,7 @@ import re
 import sys
 from pathlib import Path
 
-from autograder.notebooks import Assignment, CourseError, Unreadable, read_notebook, read_submission
+from autograder.notebooks import Assignment, CourseError, Unreadable, notebook_path, read_notebook, read_submission
 from autograder.runner import Grader
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -30,15 +30,16 @@ def find_release(path, notebook, name=None):
     """Path of the release that a notebook belongs to.
 
     The lecture's name comes from `name`, from the line that its set-up cell starts with, or from the file's name. Its
-    release is looked for in `lectures/` of the folders around the notebook, then in this checkout.
+    release is looked for in the folders around the notebook, then in this checkout: in `.release/` of a student
+    repository, where `lectures/` holds the student's work, else in `lectures/`.
     """
     texts = [cell["source"] for cell in notebook["cells"]]
     stamps = [found[1] for text in texts if (found := re.match(r"# dgm-course \S+, (\w+)$", text, re.MULTILINE))]
     for candidate in [name] if name else [*stamps, path.stem]:
         for folder in (*path.resolve().parents, CHECKOUT):
-            released = folder / "lectures" / candidate / f"{candidate}.ipynb"
-            if released.is_file():
-                return released
+            for step in (".release", "lectures"):
+                if (released := notebook_path(folder, step, candidate)).is_file():
+                    return released
     raise CourseError(f"cannot tell which lecture {path.name} is; say it with --lecture NAME")
 
 

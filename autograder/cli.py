@@ -13,6 +13,7 @@ sys.modules.setdefault("rfc3987_syntax", None)  # jsonschema takes 1.4 s to load
 ELSEWHERE = {
     "doctor": ("autograder.doctor", "what this machine offers the grader, and what its isolation does not stop"),
     "check": ("autograder.check", "run a notebook's visible tests as the grader will"),
+    "update": ("autograder.update", "students: get corrected lectures, and keep one's own work"),
     "data": ("autograder.data_cli", "list, fetch and check data sets"),
     "lint": ("autograder.lint_house", "the rules of the house and of test cells"),
     "edit": ("autograder.edit", "a solution notebook as a text file outside the tree"),
@@ -74,6 +75,9 @@ def parser():
     sub = verb("report", do_report, "write a page about the class")
     sub.add_argument("assignment", help="name, e.g. 06_coupling_flows")
     sub.add_argument("--out", type=Path, metavar="FILE", help="default: report/ASSIGNMENT.html")
+    sub = verb("publish", do_publish, "write or update the repository that students get")
+    sub.add_argument("folder", type=Path, metavar="DIR", help="its folder; a git repository is made if there is none")
+    sub.add_argument("--repin", action="store_true", help="on Colab, unchanged lectures get the newest package, too")
     sub = verb("demo", do_demo, "release a lecture, hand in a small class, grade it, show the marks")
     sub.add_argument("assignment", nargs="?", help="name (default: the first that has variants in tests/mutants)")
     for name, (_, text) in ELSEWHERE.items():
@@ -184,6 +188,16 @@ def do_report(course, args):
     from autograder.report import main
 
     return main(course, args)
+
+
+def do_publish(course, args):
+    """`dgm publish`."""
+    from autograder.publish import publish
+
+    tag, notes = publish(course, args.folder, args.repin)
+    print("".join(f"note: {note}\n" for note in notes), end="")
+    print(f"{args.folder} is {tag}; to hand it out: git push --follow-tags" if tag else "nothing has changed")
+    return 0
 
 
 def do_demo(course, args):

@@ -132,18 +132,20 @@ def triples(lines):
 
 
 def leaks(course):
-    """What `lectures/` gives away: a list of messages, empty if all is well.
+    """What `lectures/` gives away: a list of messages, empty if all is well."""
+    return leaks_in(course, ((path.name, path.read_bytes()) for path in sorted(Path(course).glob("lectures/*/*"))))
 
-    Three telling lines in a row of a solution, or one telling line of a hidden test, may stand in no lecture.
+
+def leaks_in(course, files):
+    """What files give away, pairs of a name and bytes: a list of messages, empty if all is well.
+
+    Three telling lines in a row of a solution, or one telling line of a hidden test, may stand in none of them.
     """
-    told = {}  # a line, or three, that lectures hold -> the lecture
-    for path in sorted(Path(course).glob("lectures/*/*")):
-        text = path.read_text(encoding="utf-8", errors="replace")
-        texts = [text]
-        if path.suffix == ".ipynb":
-            texts = [cell.source for cell in nbformat.reads(text, as_version=4).cells]
-        for lines in (squeezed(text.splitlines()) for text in texts):
-            told |= dict.fromkeys([*lines, *triples(lines)], path.name)
+    told = {}  # a line, or three, that files hold -> the file
+    for name, data in files:
+        for text in texts(data):
+            lines = squeezed(text.splitlines())
+            told |= dict.fromkeys([*lines, *triples(lines)], name)
     found = []
     for name in assignments(course):
         for cell in nbformat.read(notebook_path(course, "solutions", name), as_version=4).cells:
@@ -154,3 +156,12 @@ def leaks(course):
             secrets += [line for lines in hidden for line in squeezed(lines) if not is_common(line)]
             found += [f"{told[s]} holds a part of {name}, cell {grade_id(cell)}: {s}" for s in secrets if s in told]
     return found
+
+
+def texts(data):
+    """The texts of a file: the sources of its cells if it is a notebook."""
+    text = data.decode("utf-8", errors="replace")
+    if text.lstrip().startswith("{"):
+        with contextlib.suppress(Exception):  # other JSON, or a notebook of an odd kind, is taken as it stands
+            return [cell.source for cell in nbformat.reads(text, as_version=4).cells]
+    return [text]

@@ -12,6 +12,7 @@ where the student's function lives in another process:
 A failed check raises `CheckFailed`. Its text says what was wanted, what came, where they differ, and the usual cause.
 """
 
+import os
 import random
 import sys
 import time
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 
 _records: dict[str, tuple[float, float]] = {}  # exercise -> (points earned by its visible test, points of that test)
+_blank: set[str] = set()  # exercises whose visible test met an answer that is not written yet
 _started = time.monotonic()
 
 
@@ -338,14 +340,20 @@ def exercise(name, points, hidden=False):
     """Frame of a test cell: prints one line when all checks inside have passed, and keeps the score for `summary`."""
     if not hidden:
         _records[name] = (0.0, points)
-    yield
+        _blank.discard(name)
+    try:
+        yield
+    except CheckFailed as failure:
+        if failure.kind == "blank" and not hidden:
+            _blank.add(name)
+        raise
     if not hidden:
         _records[name] = (points, points)
     print(f"{name}: all {'hidden' if hidden else 'visible'} checks passed ({_points(points)})")
 
 
 def summary(**visible_points):
-    """Prints the visible points so far and which exercises are still open.
+    """Prints the visible points so far, which exercises are blank or open, and how to hand in.
 
     Args:
         **visible_points: exercise name -> points of its visible test.
@@ -353,13 +361,22 @@ def summary(**visible_points):
     width = max(map(len, visible_points))
     for name, points in visible_points.items():
         earned = _records.get(name, (0.0, points))[0]
-        state = "passed" if earned else "open" if name in _records else "not run yet"
+        state = "passed" if earned else "blank" if name in _blank else "open" if name in _records else "not run yet"
         print(f"{name:<{width}}  {earned:g} of {_points(points)}  {state}")
     total = sum(visible_points.values())
     earned = sum(_records[n][0] for n in visible_points if n in _records)
     minutes = (time.monotonic() - _started) / 60
     print(f"{'visible points':<{width}}  {earned:g} of {_points(total)}  ({minutes:.0f} minutes)")
     print("Hidden tests count as well; they run when the notebook is graded.")
+    print(f"To hand in: save the notebook, then {_way_to_hand_in()}.")
+
+
+def _way_to_hand_in():
+    if "google.colab" in sys.modules:
+        return "download it (File, Download .ipynb) and upload it where your instructor said"
+    if os.environ.get("JUPYTERHUB_USER"):
+        return "press Submit in the hub's list of assignments, or upload it where your instructor said"
+    return "upload it where your instructor said"
 
 
 def _points(points):

@@ -199,3 +199,27 @@ def test_points_so_far(capsys, monkeypatch):
         "first 2 of 2 points passed", "second 0 of 1 point open", "third 0 of 4 points not run yet"
     ]  # fmt: skip
     assert "2 of 7 points" in lines[5]
+
+
+def test_the_end_of_a_lecture_says_what_is_blank_and_how_to_hand_in(capsys, monkeypatch):
+    monkeypatch.setattr(checks, "_records", {})
+    monkeypatch.setattr(checks, "_blank", set())
+    monkeypatch.delenv("JUPYTERHUB_USER", raising=False)
+
+    def empty():
+        raise NotImplementedError
+
+    def end():
+        checks.summary(first=2)
+        return capsys.readouterr().out
+
+    with pytest.raises(CheckFailed), checks.exercise("first", points=2):
+        checks.wrap(empty)()
+    assert "blank" in end()
+    with pytest.raises(CheckFailed), checks.exercise("first", points=2):
+        checks.true(False, "x", "yes", "no")
+    assert "open" in (text := end()) and "blank" not in text and "then upload it" in text
+    monkeypatch.setenv("JUPYTERHUB_USER", "ada")
+    assert "press Submit" in end()
+    monkeypatch.setitem(sys.modules, "google.colab", object())
+    assert "download it" in end()
