@@ -5,6 +5,9 @@ import hashlib
 import json
 import os
 import socket
+import subprocess
+import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -120,3 +123,21 @@ def link_of(process):
     with contextlib.suppress(OSError):
         return os.readlink(process / "cwd")
     return ""
+
+
+if os.getuid() == 0:
+
+    @pytest.mark.slow
+    def test_the_corpus_as_an_ordinary_user():
+        """Root runs all of the above once more as nobody. Other users must be able to read this Python and checkout."""
+        nobody = 65534
+        with tempfile.TemporaryDirectory(prefix="corpus-") as folder:
+            os.chown(folder, nobody, nobody)
+            command = [sys.executable, "-m", "pytest", __file__, "-q", "-m", "not slow", "-n", "0"]
+            command += ["-p", "no:cacheprovider", f"--basetemp={folder}/pytest"]
+            environment = {**os.environ, "HOME": folder, "PYTHONDONTWRITEBYTECODE": "1"}
+            done = subprocess.run(
+                command, user=nobody, group=nobody, extra_groups=[], cwd=tiny.ROOT, env=environment,
+                capture_output=True, text=True,
+            )  # fmt: skip
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
