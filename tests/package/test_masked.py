@@ -8,6 +8,7 @@ from torch import nn
 from torch.autograd.functional import jacobian
 
 from dgm_course.nn import MaskedMLP
+from dgm_course.transforms import Affine, Autoregressive, Coupling, Inverse, RationalQuadratic, Sigmoidal
 
 
 def random_(module, scale=0.5, seed=0):
@@ -103,3 +104,34 @@ def test_bad_orders_and_degrees_are_refused():
         MaskedMLP(3, 1, (4,)).reorder(range(3), degrees=[[1, 1, 1]])
     with pytest.raises(ValueError, match="between 0 and 2, got"):
         MaskedMLP(3, 1, (4,)).reorder(range(3), degrees=[[1, 1, 1, 3]])
+
+
+def test_realnvp_lies_inside_maf_and_iaf():
+    """Half-kept coupling, z2 = x2 e^s + t: an autoregressive layer whose first half is free and steers the second."""
+    generator = torch.Generator().manual_seed(0)
+    w = torch.randn(4, 2, generator=generator).double()  # s = w[:2] x_a, t = w[2:] x_a
+
+    def conditioner(x, context):
+        return x @ w.T
+
+    coupling = Coupling(4, conditioner, Affine(3.0))
+    net = MaskedMLP(4, 2, ()).double()
+    with torch.no_grad():
+        net.linears[-1].weight.zero_()
+        net.linears[-1].weight[2:4, :2], net.linears[-1].weight[6:8, :2] = w[:2], w[2:]
+    maf_layer = Autoregressive(net, Affine(3.0))
+    iaf_layer = Inverse(maf_layer)
+    x = torch.randn(6, 4, generator=generator).double()
+    for layer in (maf_layer, iaf_layer):
+        coupling_way = coupling if layer is maf_layer else Inverse(coupling)
+        for got, want in zip((*layer(x), *layer.inverse(x)), (*coupling_way(x), *coupling_way.inverse(x)), strict=True):
+            torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("law", [Affine(1.0), RationalQuadratic(), Sigmoidal(4)], ids=lambda law: type(law).__name__)
+def test_fast_inverse_equals_the_plain_one(law):
+    layer = random_(Autoregressive(MaskedMLP(6, law.n_params, (20, 20), 2, order=[3, 1, 0, 5, 4, 2]), law), 0.3)
+    z, context = torch.randn(9, 6).double(), torch.randn(9, 2).double()
+    with torch.no_grad():
+        for fast, plain in zip(layer.inverse_fast(z, context), layer.inverse_plain(z, context), strict=True):
+            torch.testing.assert_close(fast, plain, rtol=1e-9, atol=1e-9)
