@@ -26,6 +26,10 @@ class Standard(nn.Module):
         expect(z, self.shape, "z")
         return sum_event(self.log_density(z))
 
+    def entropy(self):
+        """Differential entropy of one sample in nats, a number."""
+        return math.prod(self.shape) * self.entry_entropy
+
     def sample(self, n, generator=None, temperature=1.0):
         """Samples `(n, *shape)`, drawn with `generator` and multiplied by `temperature`."""
         u = torch.empty(n, *self.shape, dtype=self.like.dtype, device=self.like.device)
@@ -34,6 +38,8 @@ class Standard(nn.Module):
 
 class StandardNormal(Standard):
     """N(0, I)."""
+
+    entry_entropy = 0.5 * math.log(2 * math.pi * math.e)
 
     def log_density(self, z):
         return -0.5 * (z**2 + math.log(2 * math.pi))
@@ -44,6 +50,8 @@ class StandardNormal(Standard):
 
 class StandardLogistic(Standard):
     """Logistic distribution with location 0 and scale 1, the base of NICE: p(z) = sigmoid(z) sigmoid(-z)."""
+
+    entry_entropy = 2.0
 
     def log_density(self, z):
         return -F.softplus(z) - F.softplus(-z)

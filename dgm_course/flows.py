@@ -6,17 +6,23 @@ import torch
 from torch import nn
 
 from dgm_course.distributions import StandardLogistic, StandardNormal
-from dgm_course.nn import MLP, ResidualConvNet
+from dgm_course.nn import MLP, MaskedMLP, ResidualConvNet
 from dgm_course.transforms import (
     Additive,
     Affine,
+    Autoregressive,
     Compose,
     Coupling,
+    Inverse,
     MaskedCoupling,
     MultiScale,
     Permute,
+    PositiveNetwork,
+    RationalQuadratic,
     Rescale,
+    Sigmoidal,
     Squeeze,
+    SumOfSquares,
     checkerboard_mask,
 )
 
@@ -97,6 +103,83 @@ def _couplings(dim, layers, law, hidden, context_dim):
         sizes = [dim - dim // 2, dim // 2]
         kept, moved = reversed(sizes) if i % 2 else sizes
         yield Coupling(dim, MLP(kept, law.n_params * moved, hidden, context_dim), law, swap=bool(i % 2))
+
+
+def _autoregressive(dim, layers, make_law, hidden, context_dim):
+    """Autoregressive layers whose orders run forwards and backwards in turn."""
+    for i in range(layers):
+        law, order = make_law(), range(dim) if i % 2 == 0 else range(dim - 1, -1, -1)
+        yield Autoregressive(MaskedMLP(dim, law.n_params, hidden, context_dim, order), law)
+
+
+def maf(dim, layers=5, hidden=(64, 64), context_dim=0, bound=3.0):
+    """Masked autoregressive flow: Gaussian autoregressive layers (MADE inside), density in one pass each.
+
+    Args:
+        dim: entries of x.
+        layers: autoregressive layers; their orders alternate.
+        hidden: widths of each MADE.
+        context_dim: entries of `context`; 0 for none.
+        bound: soft limit of the log-scale in each layer.
+
+    References:
+        Masked Autoregressive Flow for Density Estimation, Papamakarios, Pavlakou, Murray, 2017.
+    """
+    layers = _autoregressive(dim, layers, lambda: Affine(bound), hidden, context_dim)
+    return Flow(StandardNormal((dim,)), Compose(*layers))
+
+
+def iaf(dim, layers=5, hidden=(64, 64), context_dim=0, bound=3.0):
+    """Inverse autoregressive flow: `maf` turned round, so that samples (and their densities) take one pass each.
+
+    Arguments as in `maf`; the density of a given x costs `dim` steps for each layer.
+
+    References:
+        Improving Variational Inference with Inverse Autoregressive Flow, Kingma et al., 2016.
+    """
+    layers = _autoregressive(dim, layers, lambda: Affine(bound), hidden, context_dim)
+    return Flow(StandardNormal((dim,)), Compose(*(Inverse(layer) for layer in layers)))
+
+
+def spline(dim, layers=5, hidden=(64, 64), context_dim=0, kind="coupling", bins=8, bound=5.0, law=RationalQuadratic):
+    """Neural spline flow.
+
+    Args:
+        dim, layers, hidden, context_dim: as in `maf` and `realnvp`.
+        kind: "coupling" (one pass both ways) or "autoregressive" (more expressive, samples entry by entry).
+        bins: bins of each spline.
+        bound: splines act inside (-bound, bound); bring the data there, e.g. with `Standardize`.
+        law: `RationalQuadratic` or `Cubic`.
+
+    References:
+        Neural Spline Flows, Durkan, Bekasov, Murray, Papamakarios, 2019.
+        Cubic-Spline Flows, Durkan, Bekasov, Murray, Papamakarios, 2019.
+    """
+    if kind == "coupling":
+        transforms = _couplings(dim, layers, law(bins, bound), hidden, context_dim)
+    elif kind == "autoregressive":
+        transforms = _autoregressive(dim, layers, lambda: law(bins, bound), hidden, context_dim)
+    else:
+        raise ValueError(f'kind must be "coupling" or "autoregressive", got {kind!r}')
+    return Flow(StandardNormal((dim,)), Compose(*transforms))
+
+
+def naf(dim, layers=3, hidden=(64, 64), context_dim=0, units=8):
+    """Neural autoregressive flow with `units` sigmoids for each entry and layer; see `Sigmoidal`."""
+    layers = _autoregressive(dim, layers, lambda: Sigmoidal(units), hidden, context_dim)
+    return Flow(StandardNormal((dim,)), Compose(*layers))
+
+
+def sos(dim, layers=3, hidden=(64, 64), context_dim=0, polynomials=3, degree=4):
+    """Sum-of-squares polynomial flow; see `SumOfSquares`."""
+    layers = _autoregressive(dim, layers, lambda: SumOfSquares(polynomials, degree), hidden, context_dim)
+    return Flow(StandardNormal((dim,)), Compose(*layers))
+
+
+def umnn(dim, layers=3, hidden=(64, 64), context_dim=0, signal=8, nodes=24):
+    """Unconstrained monotonic neural networks; see `PositiveNetwork`."""
+    layers = _autoregressive(dim, layers, lambda: PositiveNetwork(signal, nodes=nodes), hidden, context_dim)
+    return Flow(StandardNormal((dim,)), Compose(*layers))
 
 
 def realnvp_image(shape, levels=2, hidden=32, blocks=2, context_dim=0, bound=1.0):

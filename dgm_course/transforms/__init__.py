@@ -4,20 +4,29 @@ from dgm_course.transforms.base import Compose, Inverse, Transform
 from dgm_course.transforms.coupling import Additive, Affine, Coupling, MaskedCoupling
 from dgm_course.transforms.image import Logit, MultiScale, Squeeze, channel_mask, checkerboard_mask
 from dgm_course.transforms.linear import Permute, Rescale, Standardize
+from dgm_course.transforms.masked import Autoregressive
+from dgm_course.transforms.monotone import PositiveNetwork, Sigmoidal, SumOfSquares
+from dgm_course.transforms.splines import Cubic, RationalQuadratic
 
 __all__ = [
     "Additive",
     "Affine",
+    "Autoregressive",
     "Compose",
     "Coupling",
+    "Cubic",
     "Inverse",
     "Logit",
     "MaskedCoupling",
     "MultiScale",
     "Permute",
+    "PositiveNetwork",
+    "RationalQuadratic",
     "Rescale",
+    "Sigmoidal",
     "Squeeze",
     "Standardize",
+    "SumOfSquares",
     "Transform",
     "channel_mask",
     "checkerboard_mask",

@@ -10,20 +10,26 @@ import torch
 from torch.autograd.functional import jacobian
 
 from dgm_course import flows, transforms
-from dgm_course.nn import MLP, ResidualConvNet
+from dgm_course.nn import MLP, MaskedMLP, ResidualConvNet
 from dgm_course.transforms import (
     Additive,
     Affine,
+    Autoregressive,
     Compose,
     Coupling,
+    Cubic,
     Inverse,
     Logit,
     MaskedCoupling,
     MultiScale,
     Permute,
+    PositiveNetwork,
+    RationalQuadratic,
     Rescale,
+    Sigmoidal,
     Squeeze,
     Standardize,
+    SumOfSquares,
     channel_mask,
     checkerboard_mask,
 )
@@ -56,6 +62,10 @@ class Row:
 def coupling(n, law, swap=False, context=0):
     kept, moved = (n // 2, n - n // 2) if swap else (n - n // 2, n // 2)
     return Coupling(n, MLP(kept, law.n_params * moved, (16, 16), context), law, swap)
+
+
+def autoregressive(n, law, context=0, order=None):
+    return Autoregressive(MaskedMLP(n, law.n_params, (16, 16), context, order, activation=torch.nn.Tanh), law)
 
 
 def image_coupling(c, law, swap=False):
@@ -134,6 +144,27 @@ TABLE = [
         context=2,
         widest=10,
     ),
+    Row("Autoregressive affine", lambda: autoregressive(4, Affine(1.0)), (4,), wrong=VECTOR),
+    Row("Autoregressive affine, order", lambda: autoregressive(3, Affine(1.0), order=[2, 0, 1]), (3,)),
+    Row("Autoregressive affine, context", lambda: autoregressive(3, Affine(1.0), 2), (3,), context=2),
+    Row("Autoregressive, one entry, context", lambda: autoregressive(1, Affine(), 2), (1,), context=2),
+    Row("Spline coupling", lambda: coupling(5, RationalQuadratic()), (5,), wrong=((5, 4), (5,)), widest=10),
+    Row("Spline coupling, context", lambda: coupling(4, RationalQuadratic(5, 3.0), True, 2), (4,), context=2),
+    Row("Spline coupling of channels", lambda: image_coupling(2, RationalQuadratic(4)), (2, 4, 4), widest=3),
+    Row("Spline autoregressive", lambda: autoregressive(4, RationalQuadratic()), (4,), wrong=VECTOR),
+    Row("Cubic spline coupling", lambda: coupling(4, Cubic()), (4,), wrong=VECTOR),
+    Row("Cubic spline autoregressive, context", lambda: autoregressive(3, Cubic(4, 2.0), 2), (3,), context=2),
+    Row("Sigmoidal autoregressive", lambda: autoregressive(4, Sigmoidal()), (4,), wrong=VECTOR),
+    Row("Sigmoidal coupling of channels", lambda: image_coupling(2, Sigmoidal(4)), (2, 2, 2), widest=3),
+    Row("SOS autoregressive, context", lambda: autoregressive(3, SumOfSquares(), 2), (3,), context=2),
+    Row("SOS coupling", lambda: coupling(4, SumOfSquares(2, 3)), (4,), wrong=VECTOR),
+    Row("UMNN autoregressive, context", lambda: autoregressive(3, PositiveNetwork(4, 8, 64), 2), (3,), context=2),
+    Row("MAF", lambda: flows.maf(4).transform, (4,), wrong=VECTOR, widest=10),
+    Row("MAF, context", lambda: flows.maf(3, context_dim=2).transform, (3,), context=2, widest=10),
+    Row("IAF", lambda: flows.iaf(4, 3).transform, (4,), wrong=VECTOR, widest=10),
+    Row("Neural spline flow", lambda: flows.spline(4).transform, (4,), wrong=VECTOR, widest=3),
+    Row("NAF", lambda: flows.naf(3).transform, (3,), widest=10),
+    Row("SOS", lambda: flows.sos(3).transform, (3,), widest=10),
 ]
 every_row = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
 
