@@ -61,6 +61,7 @@ def parser():
     sub.add_argument("assignment", help="name, e.g. 06_coupling_flows")
     sub.add_argument("--student", action="append", default=[], metavar="ID", help="only this student; may be repeated")
     sub.add_argument("--workers", type=int, default=cores(), metavar="N", help="processes (default: all cores)")
+    sub.add_argument("--scheduler", metavar="ADDRESS", help="grade on a dask.distributed cluster, e.g. tcp://host:8786")
     sub.add_argument("--json", type=Path, metavar="FILE", help="write marks, outcomes and messages to FILE")
     sub.add_argument("--regrade", action="store_true", help="grade again also what is graded; prints changed marks")
     sub.add_argument("--unsafe", action="store_true", help="grade even if answers cannot be isolated as configured")
@@ -103,8 +104,9 @@ def do_grade(course, args):
     """`dgm grade`."""
     from autograder.spawn import spawn
 
-    started = spawn()  # it imports torch while this process does
+    started = None if args.scheduler else spawn()  # it imports torch while this process does
     import contextlib
+    import functools
 
     from autograder.notebooks import CourseError, load_assignment
     from autograder.runner import Grader, conditions, settings, submissions
@@ -117,7 +119,12 @@ def do_grade(course, args):
     head = conditions(course, args.assignment, limits, level)
     students, kept, marks = {}, 0, []
     with contextlib.ExitStack() as stack:
-        grader = stack.enter_context(Grader(assignment, limits, max(args.workers, 1), level, course, started))
+        if args.scheduler:
+            from autograder import cluster
+
+            grade = functools.partial(cluster.grade, args.scheduler, assignment, limits, level)
+        else:
+            grade = stack.enter_context(Grader(assignment, limits, max(args.workers, 1), level, course, started)).grade
         book = None
         if not args.no_gradebook:
             from autograder.gradebook import Book
@@ -128,7 +135,7 @@ def do_grade(course, args):
                 students = {student: result for student, result in before.items() if result}
         left = {student: path for student, path in paths.items() if student not in students}
         progress, kept = Progress(len(left)), len(students)
-        for student, result, cells in grader.grade(left):
+        for student, result, cells in grade(left):
             students[student] = result
             for exercise, key, mark, now, points in book.write(student, result, cells) if book else ():
                 marks.append(mark != now)

@@ -8,21 +8,26 @@ from torch import nn
 from dgm_course.distributions import StandardLogistic, StandardNormal
 from dgm_course.nn import MLP, MaskedMLP, ResidualConvNet
 from dgm_course.transforms import (
+    ActNorm,
     Additive,
     Affine,
     Autoregressive,
     Compose,
     Coupling,
     Inverse,
+    InvertibleConv1x1,
     MaskedCoupling,
     MultiScale,
     Permute,
+    Planar,
     PositiveNetwork,
+    Radial,
     RationalQuadratic,
     Rescale,
     Sigmoidal,
     Squeeze,
     SumOfSquares,
+    Sylvester,
     checkerboard_mask,
 )
 
@@ -218,3 +223,92 @@ def realnvp_image(shape, levels=2, hidden=32, blocks=2, context_dim=0, bound=1.0
         c = c // 2
     stages.append(Compose(*checkerboards(4)))
     return Flow(StandardNormal((math.prod(shape),)), MultiScale(shape, stages, context_dim))
+
+
+def glow(shape, levels=2, steps=4, hidden=64, affine=True, lu=True, blocks=1, context_dim=0, bound=1.0):
+    """Glow: squeeze, then `steps` times actnorm, invertible 1x1 convolution and coupling; half leaves; and again.
+
+    Send one batch forward in training mode first (`loss` does): actnorm starts from it. x is on the real line, as in
+    `realnvp_image`.
+
+    Args:
+        shape: shape `(c, h, w)`; height and width must be divisible by `2 ** levels`.
+        levels, steps: number of scales (L) and of steps in each (K).
+        hidden, blocks: channels and residual blocks of each coupling network.
+        affine: affine coupling; if False additive.
+        lu: W of the 1x1 convolutions in its LU form.
+        context_dim: entries of `context`; 0 for none.
+        bound: soft limit of the log-scale of each affine coupling.
+
+    References:
+        Glow: Generative Flow with Invertible 1x1 Convolutions, Kingma, Dhariwal, 2018, figure 2 and table 1. The
+        coupling networks are residual ones, and the split-off latents have a standard normal prior.
+    """
+    c, h, w = shape
+    if h % 2**levels or w % 2**levels:
+        raise ValueError(f"height and width must be divisible by {2**levels} for {levels} levels, got {(h, w)}")
+    law, stages = Affine(bound) if affine else Additive(), []
+    for _ in range(levels):
+        c, stage = 4 * c, [Squeeze()]
+        for _ in range(steps):
+            net = ResidualConvNet(c // 2, law.n_params * (c // 2), hidden, blocks, context_dim)
+            stage += [ActNorm(c), InvertibleConv1x1(c, lu), Coupling(c, net, law)]
+        stages.append(Compose(*stage))
+        c = c // 2
+    return Flow(StandardNormal((math.prod(shape),)), MultiScale(shape, stages, context_dim))
+
+
+def planar(dim, layers=16, context_dim=0):
+    """Planar flow. Its fast side is sampling (`transform.inverse`): made for posteriors and reverse KL.
+
+    Args:
+        dim: entries of x.
+        layers: number of planar layers.
+        context_dim: entries of `context`, which shifts the parameters of each example; 0 for none.
+
+    References:
+        Variational inference with normalizing flows, Rezende, Mohamed, 2015, equation 10.
+    """
+    return Flow(StandardNormal((dim,)), Compose(*[Planar(dim, context_dim) for _ in range(layers)]))
+
+
+def radial(dim, layers=16, context_dim=0):
+    """Radial flow, arguments as in `planar`; both sides are in closed form.
+
+    References:
+        Variational inference with normalizing flows, Rezende, Mohamed, 2015, equation 14.
+    """
+    return Flow(StandardNormal((dim,)), Compose(*[Radial(dim, context_dim) for _ in range(layers)]))
+
+
+def sylvester(dim, layers=4, rank=None, kind="orthogonal", reflections=4, context_dim=0):
+    """Sylvester flow, other arguments as in `planar`; its fast side is sampling.
+
+    Args:
+        rank: hidden units of each layer, at most dim (the default).
+        kind: `orthogonal`, `householder` or `triangular`.
+        reflections: Householder reflections in each layer.
+
+    References:
+        Sylvester normalizing flows for variational inference, van den Berg et al., 2018, section 3.
+    """
+    rank = dim if rank is None else rank
+    made = [Sylvester(dim, rank, kind, reflections, i % 2 == 1, context_dim) for i in range(layers)]
+    return Flow(StandardNormal((dim,)), Compose(*made))
+
+
+def reverse_kl(flow, log_density, n, context=None, generator=None):
+    """Monte Carlo estimate of KL(flow || target) in nats, up to the target's log-normalizer; a scalar to minimize.
+
+    x = transform.inverse(z), so that flows whose analytic side is `inverse` train fast, and no data are needed.
+
+    Args:
+        log_density: log-density of the target, `(n, ...)` to `(n,)`; need not be normalized.
+        n: samples.
+
+    References:
+        Variational inference with normalizing flows, Rezende, Mohamed, 2015, equation 15.
+    """
+    z = flow.base.sample(n, generator)
+    x, log_det = flow.transform.inverse(z, context)
+    return (flow.base.log_prob(z) - log_det - log_density(x)).mean()

@@ -4,6 +4,7 @@ References:
     Density estimation using Real NVP, Dinh, Sohl-Dickstein, Bengio, 2017, sections 3.4, 3.6 and 4.1.
 """
 
+import copy
 import math
 
 import torch
@@ -100,14 +101,17 @@ class MultiScale(Transform):
     @torch.no_grad()
     def _leaving_shapes(self, context):
         """Shapes of the latents that leave at each level, found by sending one image of zeros through."""
-        shapes, x = [], torch.zeros(1, *self.shape)
-        for level in self.levels[:-1]:
+        shapes, x, levels = [], torch.zeros(1, *self.shape), copy.deepcopy(self.levels)
+        for module in levels.modules():
+            if hasattr(module, "initialized"):  # an actnorm: zeros must not initialize it
+                module.initialized.fill_(True)
+        for level in levels[:-1]:
             x = level(x, context)[0]
             if x.shape[1] % 2:
                 raise ValueError(f"a level must end with an even number of channels to split, got {x.shape[1]}")
             leaving, x = x.chunk(2, dim=1)
             shapes.append(tuple(leaving.shape[1:]))
-        return [*shapes, tuple(self.levels[-1](x, context)[0].shape[1:])]
+        return [*shapes, tuple(levels[-1](x, context)[0].shape[1:])]
 
     def forward(self, x, context=None):
         expect(x, self.shape)

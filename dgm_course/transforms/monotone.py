@@ -186,7 +186,7 @@ class PositiveNetwork(Integral):
     Args:
         signal: parameters for each entry that steer the network.
         hidden: widths of its two hidden layers. Its activation is tanh, smooth as quadrature needs it.
-        nodes: nodes of the quadrature; its error is about 1e-6 with 24 for ordinary weights.
+        nodes: nodes of the quadrature; the steeper the network, the more are needed.
         bound: range of the integral; straight outside.
         min_slope: lower limit of g.
 

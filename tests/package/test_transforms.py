@@ -12,6 +12,7 @@ from torch.autograd.functional import jacobian
 from dgm_course import flows, transforms
 from dgm_course.nn import MLP, MaskedMLP, ResidualConvNet
 from dgm_course.transforms import (
+    ActNorm,
     Additive,
     Affine,
     Autoregressive,
@@ -19,17 +20,21 @@ from dgm_course.transforms import (
     Coupling,
     Cubic,
     Inverse,
+    InvertibleConv1x1,
     Logit,
     MaskedCoupling,
     MultiScale,
     Permute,
+    Planar,
     PositiveNetwork,
+    Radial,
     RationalQuadratic,
     Rescale,
     Sigmoidal,
     Squeeze,
     Standardize,
     SumOfSquares,
+    Sylvester,
     channel_mask,
     checkerboard_mask,
 )
@@ -165,6 +170,23 @@ TABLE = [
     Row("Neural spline flow", lambda: flows.spline(4).transform, (4,), wrong=VECTOR, widest=3),
     Row("NAF", lambda: flows.naf(3).transform, (3,), widest=10),
     Row("SOS", lambda: flows.sos(3).transform, (3,), widest=10),
+    Row("Planar", lambda: Planar(4), (4,), wrong=VECTOR),
+    Row("Planar, context", lambda: Planar(3, context_dim=2), (3,), context=2),
+    Row("Radial", lambda: Radial(4), (4,), wrong=VECTOR),
+    Row("Radial, context", lambda: Radial(3, context_dim=2), (3,), context=2),
+    Row("Sylvester, orthogonal", lambda: Sylvester(4, 2), (4,), wrong=VECTOR),
+    Row("Sylvester, Householder, context", lambda: Sylvester(4, 3, "householder", context_dim=2), (4,), context=2),
+    Row("Sylvester, triangular", lambda: Sylvester(4, 4, "triangular", flip=True), (4,), wrong=VECTOR),
+    Row("ActNorm", lambda: ActNorm(2, data_init=False), (2, 4, 4), wrong=((4,), (5, 3, 4, 4))),
+    Row("ActNorm of a vector", lambda: ActNorm(4, data_init=False), (4,), wrong=((4,), (5, 3))),
+    Row(
+        "Invertible 1x1 convolution",
+        lambda: InvertibleConv1x1(3),
+        (3, 2, 2),
+        wrong=((4,), (5, 2, 2, 2)),
+        other=lambda: InvertibleConv1x1(3),
+    ),
+    Row("Invertible 1x1 convolution, LU", lambda: InvertibleConv1x1(3, lu=True), (3, 2, 2), wrong=((4,), (5, 2))),
 ]
 every_row = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
 
