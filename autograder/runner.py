@@ -3,6 +3,7 @@
 import ast
 import builtins
 import contextlib
+import gc
 import hashlib
 import io
 import re
@@ -384,6 +385,8 @@ class Grader:
                 yield student, *self.grade_file(path)
             return
         left, workers = dict(paths), min(self.workers, len(paths))
+        gc.collect()
+        gc.freeze()  # so that collecting garbage does not copy the memory that workers share with this process
         while left:
             context = get_context("fork")
             parents = context.SimpleQueue()
@@ -396,7 +399,7 @@ class Grader:
             ):
                 jobs = {pool.submit(_grade_in_worker, path): student for student, path in left.items()}
                 for job in as_completed(jobs):
-                    student, (result, cells) = jobs[job], job.result()
+                    student, (result, cells) = jobs.pop(job), job.result()
                     del left[student]
                     yield student, result, cells
             for clone in clones:
