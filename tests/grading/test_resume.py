@@ -58,7 +58,7 @@ def whole(course):
         students = db.execute("SELECT count(*) FROM student").fetchone()[0]
         marked = db.execute("SELECT count(*), count(auto_score) FROM grade GROUP BY notebook_id").fetchall()
         records = db.execute("SELECT count(*) FROM dgm_graded").fetchone()[0]
-    assert all(cells == len(tiny.TESTS) + 1 == scores for _, cells, scores in marked), "a submission is half-written"
+    assert all(cells == len(tiny.TESTS) + 1 == scores for cells, scores in marked), "a submission is half-written"
     assert students == len(marked) == records
     for notebook in course.glob("autograded/*/*/*.ipynb"):
         nbformat.validate(nbformat.read(notebook, as_version=4))

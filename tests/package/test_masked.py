@@ -31,7 +31,7 @@ def depends(net, context=None):
 
 
 @pytest.mark.parametrize("n_params", [1, 2, 5])
-@pytest.mark.parametrize("order", itertools.permutations(range(4)), ids=str)
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))), ids=str)
 def test_each_entry_sees_all_entries_before_it_in_the_order_and_no_other(order, n_params):
     net = random_(MaskedMLP(4, n_params, (24, 24), order=order, activation=nn.Tanh))
     rank = torch.argsort(torch.tensor(order))
