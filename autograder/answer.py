@@ -169,7 +169,9 @@ class Child:
         """Takes orders until the other end closes."""
         while True:
             operation, value = self.line.receive_plain()
-            self.line.send(operation, getattr(self, f"do_{operation}")(*value))
+            result = getattr(self, f"do_{operation}")(*value)
+            if operation != "drop":  # for that nobody waits
+                self.line.send(operation, result)
 
     def do_run(self, source, seconds, output_limit):
         """Runs a cell. Returns its output, and the outcome and message if it was not run to its end."""
@@ -219,19 +221,21 @@ class Child:
     def do_stop(self, patience):
         """Ends the server. Returns its exit code, or minus the signal that it died of; see `end_process`."""
         server, self.server = self.server, None
-        if server is None:
-            return 0
         with contextlib.suppress(OSError):  # so that what it has started ends with it
             os.setpgid(server, server)
-        code = 0
-        if patience:
-            code = end_process(server, os.killpg, patience)
-        else:  # nobody asks how it ended, so nobody waits for it
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(server, signal.SIGKILL)
-            self.dying.append(server)
+        code = end_process(server, os.killpg, patience)
         end_strays()
         return code
+
+    def do_drop(self):
+        """Ends the server, if there is one, without waiting for its end."""
+        if self.server is not None:
+            with contextlib.suppress(OSError):
+                os.setpgid(self.server, self.server)
+                os.killpg(self.server, signal.SIGKILL)
+            self.dying.append(self.server)
+            self.server = None
+        end_strays()
 
     def do_unlock(self, served):
         """Opens modules that no exercise still to be graded asks for."""

@@ -223,22 +223,23 @@ def equal(got, want, what, *, rtol=1e-4, atol=1e-5, mistakes=None, hint=None):
         other = torch.as_tensor(other).to(torch.float64)
         return value.shape == other.shape and torch.allclose(value.double(), other, rtol=rtol, atol=atol)
 
+    if matches(want):
+        return
     cause = next((text for text, wrong in (mistakes or {}).items() if matches(wrong)), hint)
     if value.shape != want.shape:
         raise CheckFailed(what, "shape", [f"wanted {_shape(want)}", f"came   {_shape(value)}"], cause)
     if not bool(torch.isfinite(value.double()).all()) and bool(torch.isfinite(want.double()).all()):
         raise CheckFailed(what, "not finite", [f"came   {describe(value)}"], cause)
-    if not matches(want):
-        off = (value.double() - want.double()).abs() - rtol * want.double().abs()
-        at = tuple(int(i) for i in np.unravel_index(int(off.argmax()), off.shape)) if want.dim() else ()
-        place = f" at index {at[0] if len(at) == 1 else at}" if at else ""
-        lines = [f"wanted {want[at].item():.6g}{place}", f"came   {value[at].item():.6g}{place}"]
-        if want.numel() > 1:
-            share = int((off > atol).sum())
-            lines.append(f"{share} of {want.numel()} entries differ")
-        if cause is None and want.dtype == torch.float64 and value.dtype == torch.float32:
-            cause = "computed in float32 although the input was float64"
-        raise CheckFailed(what, "value", lines, cause)
+    off = (value.double() - want.double()).abs() - rtol * want.double().abs()
+    at = tuple(int(i) for i in np.unravel_index(int(off.argmax()), off.shape)) if want.dim() else ()
+    place = f" at index {at[0] if len(at) == 1 else at}" if at else ""
+    lines = [f"wanted {want[at].item():.6g}{place}", f"came   {value[at].item():.6g}{place}"]
+    if want.numel() > 1:
+        share = int((off > atol).sum())
+        lines.append(f"{share} of {want.numel()} entries differ")
+    if cause is None and want.dtype == torch.float64 and value.dtype == torch.float32:
+        cause = "computed in float32 although the input was float64"
+    raise CheckFailed(what, "value", lines, cause)
 
 
 def shape(got, want, what, *, hint=None):
