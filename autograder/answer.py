@@ -163,7 +163,7 @@ class Child:
     """Runs one submission, as the test process asks: cells one by one, and a server at each exercise's tests."""
 
     def __init__(self, line, shell, library):
-        self.line, self.shell, self.library, self.server, self.dying = line, shell, library, None, []
+        self.line, self.shell, self.importer, self.server, self.dying = line, shell, library, None, []
 
     def loop(self):
         """Takes orders until the other end closes."""
@@ -239,7 +239,7 @@ class Child:
 
     def do_unlock(self, served):
         """Opens modules that no exercise still to be graded asks for."""
-        self.library.unlock(served)
+        self.importer.unlock(served)
 
 
 def end_strays():
@@ -263,7 +263,7 @@ class Parent:
     """The warm parent: forks a child on request, and ends it with everything it has started."""
 
     def __init__(self, line, shell, library, cage):
-        self.line, self.shell, self.library, self.cage, self.child = line, shell, library, cage, None
+        self.line, self.shell, self.importer, self.cage, self.child = line, shell, library, cage, None
 
     def loop(self):
         """Takes orders until the other end closes."""
@@ -278,7 +278,7 @@ class Parent:
         sock = socket.socket(fileno=self.line.receive_fd())
 
         def work():
-            run_child(sock, self.line, self.shell, self.library, folder, reply_bytes)
+            run_child(sock, self.line, self.shell, self.importer, folder, reply_bytes)
 
         self.child = self._fork(lambda: keep(folder, self.cage, work))
         sock.close()
@@ -286,7 +286,7 @@ class Parent:
     def do_clone(self):
         """Forks a second warm parent, for another worker."""
         sock = socket.socket(fileno=self.line.receive_fd())
-        self._fork(lambda: (self.line.sock.close(), Parent(Line(sock), self.shell, self.library, self.cage).loop()))
+        self._fork(lambda: (self.line.sock.close(), Parent(Line(sock), self.shell, self.importer, self.cage).loop()))
         sock.close()
 
     def do_end(self, patience=0.0):

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-sys.modules.setdefault("rfc3987_syntax", None)  # jsonschema takes 1.4 s to load it and has no use for it here
+sys.modules.setdefault("rfc3987_syntax", None)  # slow to load, and jsonschema has no use for it here
 
 ELSEWHERE = {
     "doctor": ("autograder.doctor", "what this machine offers the grader, and what its isolation does not stop"),

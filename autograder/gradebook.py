@@ -5,7 +5,6 @@ import csv
 import fcntl
 import hashlib
 import json
-import os
 import warnings
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from sqlalchemy.engine import make_url
 
 from autograder.late import penalize
 from autograder.notebooks import CourseError, notebook_path, sha256
+from autograder.pages import write_whole
 from autograder.release import course_config, environment_on_path, stamped_source
 
 # Beside nbgrader's tables, and in the same transaction as the marks: what they depend on, and the result for the JSON.
@@ -166,11 +166,10 @@ class Book:
         name, book, marks = self.assignment.name, self.gradebook, []
         notebook, path = graded_notebook(cells), notebook_path(self.course, "autograded", name, student)
         stamp = self.course / "submitted" / student / name / "timestamp.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace(path, nbformat.writes(notebook) + "\n")
+        write_whole(path, nbformat.writes(notebook) + "\n")
         timestamp = {}
         if stamp.is_file():
-            replace(path.parent / stamp.name, stamp.read_text())
+            write_whole(path.parent / stamp.name, stamp.read_text())
             timestamp["timestamp"] = stamp.read_text().strip()
         with one_transaction(book), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*not in session")  # by nbgrader's own way of adding rows
@@ -214,13 +213,6 @@ class Book:
                 table.writerow([name, submission.student_id, submission.score, submission.max_score,
                                 submission.code_score, submission.written_score,
                                 "yes" if submission.needs_manual_grade else "no"])  # fmt: skip
-
-
-def replace(path, text):
-    """Writes a file whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
 
 
 def graded_notebook(cells):

@@ -81,11 +81,11 @@ class StandInLoader:
     """Makes stand-ins."""
 
     def __init__(self, library):
-        self.library = library
+        self.importer = library
 
     def create_module(self, spec):
         """A module whose every name is a stand-in."""
-        return StandInModule(spec.name, self.library)
+        return StandInModule(spec.name, self.importer)
 
     def exec_module(self, module):
         """Nothing to run."""

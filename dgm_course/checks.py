@@ -167,7 +167,7 @@ _SPARE = np.random.MT19937(0)  # what numpy draws from within a student's functi
 def _restored():
     dtype, grad = torch.get_default_dtype(), torch.is_grad_enabled()
     states, generator = (torch.get_rng_state(), random.getstate()), np.random.get_bit_generator()
-    np.random.set_bit_generator(_SPARE)  # ten times faster than to save and restore numpy's state
+    np.random.set_bit_generator(_SPARE)  # cheaper than to save and restore numpy's state
     try:
         with redirect_stderr(sys.stdout):  # a warning on stderr costs the cell under stock nbgrader
             yield
