@@ -214,6 +214,7 @@ class Child:
             self.line.sock.close()
             seed()
             sys.stdout = sys.stderr = Capped(0)
+            checks.wrap(torch.sin)(torch.ones(1))  # copies what every call writes to, while the tests prepare theirs
             Server(Line(sock, reply_bytes), self.shell.user_ns).serve()
             os._exit(0)
         sock.close()

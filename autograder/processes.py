@@ -118,7 +118,7 @@ class Answers:
 
     def __init__(self, parent, folder, limits):
         self.parent, self.folder, self.limits = parent, folder, limits
-        self.done, self.starts, self.line = [], 0, None
+        self.done, self.starts, self.line, self.owed = [], 0, None, 0
 
     def run(self, source):
         """Runs a cell: a dict with `outcome` (None, "error", "timeout" or "died"), `message`, `line`, `output`."""
@@ -142,11 +142,11 @@ class Answers:
         """A `Caller` that talks to a server with all that the cells so far have made, for one exercise."""
         self._start()
         ours, theirs = socket.socketpair()
-        try:
-            self._serve(theirs)
-        except AnswerDied:  # it died between two cells: once more, from the start
-            self._start()
-            self._serve(theirs)
+        self.owed += 1  # the answer to "serve" is awaited later: it forks while the tests begin
+        with contextlib.suppress(Closed, Late):  # then the first call finds it dead
+            self.line.deadline = time.monotonic() + self.limits.grace_seconds
+            self.line.send("serve", (self.limits.reply_bytes,))
+            self.line.send_fd(theirs.fileno())
         theirs.close()
         line = Line(ours, self.limits.reply_bytes)
         line.deadline = time.monotonic() + self.limits.exercise_seconds
@@ -158,6 +158,13 @@ class Answers:
                 with contextlib.suppress(Closed, Late):  # then the next order finds it dead
                     self.line.deadline = time.monotonic() + self.limits.grace_seconds
                     self.line.send("drop", ())
+
+    def has_served(self):
+        """Whether the server of the current exercise was started; not if the process had died before."""
+        with contextlib.suppress(AnswerDied):
+            self._settle()
+            return self.line is not None
+        return False
 
     def how_server_ended(self):
         """How the server of the current exercise ended, in words."""
@@ -171,7 +178,7 @@ class Answers:
         """Ends the answer process; see `WarmParent.end`."""
         if self.line is not None:
             self.line.sock.close()
-            self.line = None
+            self.line, self.owed = None, 0
         return self.parent.end(patience)
 
     def _start(self):
@@ -200,15 +207,21 @@ class Answers:
         self.close()
         raise AnswerDied("the process gave a reply that makes no sense")
 
-    def _serve(self, sock):
-        self._order("serve", self.limits.reply_bytes, fd=sock.fileno())
+    def _settle(self):
+        """Takes the answers to "serve" that are still owed."""
+        while self.owed:
+            self.owed -= 1
+            self._ask(0.0)
 
-    def _order(self, operation, *values, fd=None, seconds=0.0):
+    def _order(self, operation, *values, seconds=0.0):
+        self._settle()
+        return self._ask(seconds, operation, values)
+
+    def _ask(self, seconds, *order):
         self.line.deadline = time.monotonic() + seconds + self.limits.grace_seconds
         try:
-            self.line.send(operation, values)
-            if fd is not None:
-                self.line.send_fd(fd)
+            if order:
+                self.line.send(*order)
             return self.line.receive_plain()[1]
         except Late:
             self.close()

@@ -31,6 +31,9 @@ from autograder.wire import Late, Lost, WireError, clean, seed
 from dgm_course.checks import _TITLES, CheckFailed
 
 
+DRAWING = ("matplotlib", "dgm_course.plotting")
+
+
 class TestTimeout(BaseException):
     """A test cell itself takes too long, e.g. over a huge result."""
 
@@ -40,9 +43,10 @@ class TestCells:
 
     def __init__(self, assignment):
         self.namespace = {"__name__": "__main__"}
-        source = TransformerManager().transform_cell(assignment.setup)
+        needed = set().union(*(free_names(test.source) for test in assignment.tests))
+        setup = without_drawing(TransformerManager().transform_cell(assignment.setup), needed)
         with contextlib.redirect_stdout(io.StringIO()):
-            exec(compile(source, "<setup cell>", "exec"), self.namespace)
+            exec(compile(setup, "<setup cell>", "exec"), self.namespace)
         self.code = {
             test.grade_id: (
                 compile(test.source, f"<test cell {test.grade_id}>", "exec"),
@@ -119,6 +123,35 @@ def free_names(source):
     """The global names that a cell reads and does not bind itself."""
     used, bound = global_names(source)
     return used - bound
+
+
+def without_drawing(source, needed):
+    """The set-up cell as a syntax tree, without what only draws: nobody looks, and matplotlib takes 30 MB.
+
+    Args:
+        source: the cell, as plain Python.
+        needed: names that test cells use; these stay.
+    """
+    tree, drawing = ast.parse(source), set()
+    for node in tree.body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            package = getattr(node, "module", None)
+            for alias in list(node.names):
+                name = alias.asname or alias.name.split(".")[0]
+                path = f"{package}.{alias.name}" if package else alias.name
+                if path.startswith(DRAWING) and name not in needed:
+                    node.names.remove(alias)
+                    drawing.add(name)
+    kept = []
+    for node in tree.body:
+        is_empty = isinstance(node, ast.Import | ast.ImportFrom) and not node.names
+        draws = isinstance(node, ast.Expr) and drawing & {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+        if not (is_empty or draws):
+            kept.append(node)
+    if drawing & {n.id for node in kept for n in ast.walk(node) if isinstance(n, ast.Name)}:
+        return ast.parse(source)  # something that stays needs it
+    tree.body = kept
+    return tree
 
 
 def imported_modules(source):
@@ -212,6 +245,8 @@ def run_tests(answers, tests, of_exercise, excuses, limits):
                 except Late:
                     verdict = lost = "timeout", f"no answer within {limits.exercise_seconds:g} s", ""
                 except Lost:
+                    if not answers.has_served():  # the process died between two cells: once more, from its start
+                        return run_tests(answers, tests, of_exercise, excuses, limits)
                     verdict = lost = "died", answers.how_server_ended(), ""
             outcome, message, output = verdict
             if outcome == "timeout":

@@ -191,7 +191,7 @@ def _unpack(result, names, where):
     for name, value in zip(names, result, strict=True):
         if not isinstance(value, torch.Tensor | np.ndarray | int | float):
             raise CheckFailed(where, "type", [f"wanted {want}", f"came   {name} = {describe(value)}"])
-    return tuple(torch.as_tensor(value) for value in result)
+    return tuple(_as_tensor(value) for value in result)
 
 
 def blank(name):
@@ -318,15 +318,23 @@ def describe(value):
 
 def _tensor(got, want, what, hint=None):
     if isinstance(got, torch.Tensor | np.ndarray | np.generic | bool | int | float):
-        return torch.as_tensor(got)
+        return _as_tensor(got)
     if isinstance(got, list | tuple) and want is not None and want.dim() == 1:
         if all(isinstance(v, bool | int | float) for v in got):
-            return torch.as_tensor(got)
+            return _as_tensor(got)
         if all(isinstance(v, torch.Tensor) and v.numel() == 1 for v in got):
             return torch.stack([v.reshape(()) for v in got])
     cause = hint or ("`return` is missing" if got is None else None)
     size = "" if want is None else f" of shape {_shape(want)}"
     raise CheckFailed(what, "type", [f"wanted a tensor{size}", f"came   {describe(got)}"], cause)
+
+
+def _as_tensor(value):
+    """`torch.as_tensor`, but numbers of Python keep all their digits."""
+    is_float = isinstance(value, float) or (
+        isinstance(value, list | tuple) and any(isinstance(v, float) for v in value)
+    )
+    return torch.as_tensor(value, dtype=torch.float64 if is_float else None)
 
 
 def _shape(value):

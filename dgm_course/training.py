@@ -15,8 +15,6 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from dgm_course import plotting
-
 BUDGETS = ("smoke", "cpu", "gpu")
 
 
@@ -83,6 +81,8 @@ class History:
 
     def plot(self, ax=None):
         """Draws the learning curve and returns the axes."""
+        from dgm_course import plotting  # only here: drawing takes long to import
+
         return plotting.learning_curve(self, ax)
 
     def __repr__(self):

@@ -80,7 +80,7 @@ def test_split_grader(lecture):
             cells = {key: cell for e in result["exercises"].values() for key, cell in e["cells"].items()}
             got = {key: cell["score"] for key, cell in cells.items()}
             found += differences(lecture, chosen, got, {key: cell["message"] for key, cell in cells.items()})
-        assert found == []
+        assert found == [], "\n".join(found)
 
         blank, _ = grader.grade_file(hand_in(lecture.course, lecture.name, "split", lecture.release))
         assert blank["score"] == 0
@@ -108,7 +108,7 @@ def test_stock_nbgrader_gives_the_same_marks(config, lecture, tmp_path):
         for k, (_, chosen) in enumerate(packed):
             grades = book.find_submission_notebook(name, name, f"student{k}").grades
             found += differences(lecture, chosen, {grade.name: grade.auto_score for grade in grades})
-    assert found == []
+    assert found == [], "\n".join(found)
 
 
 def test_enough_variants(lecture):
