@@ -38,9 +38,9 @@ def test_a_periodic_texture_is_reproduced_exactly(name, dtype):
     """The result occurs in the pattern continued beyond the example."""
     whole = PERIODIC[name].to(dtype)
     texture = whole[None, :24, :24]
-    got = synthesize(texture, (17, 20), window=9, seed=5, generator=seeded())
-    assert got.dtype == dtype and got.shape == (1, 17, 20)
-    places = whole.unfold(0, 17, 1).unfold(1, 20, 1)
+    got = synthesize(texture, (17, 32), window=9, seed=5, generator=seeded())
+    assert got.dtype == dtype and got.shape == (1, 17, 32)
+    places = whole.unfold(0, 17, 1).unfold(1, 32, 1)
     assert (places == got[0]).all(-1).all(-1).any()
 
 
@@ -70,6 +70,16 @@ def test_the_nearest_neighbourhood_wins_and_epsilon_lets_others_in():
     assert grown(0, 0.6) == {2.0}  # distances 0.36 and 0.16
     assert grown(2.0, 0.6) == {1.0, 2.0}
     assert grown(100.0, 0.6) >= {1.0, 2.0, 3.0}
+
+
+def test_near_neighbours_weigh_more_than_far_ones():
+    """Two neighbourhoods with one wrong pixel each, of the same error: the one whose far pixel is wrong is taken."""
+    texture = torch.zeros(1, 5, 15)
+    texture[0, 2] = torch.tensor([5.0, 9, 1, 0, 0, 50, 50, 50, 50, 50, 9, 5, 2, 0, 0])
+    known = torch.tensor([[[5.0, 5, 0]]])
+    for s in range(10):
+        image = synthesize(texture, (1, 3), 5, known=known, mask=torch.tensor([[1, 1, 0]]), generator=seeded(s))
+        assert float(image[0, 0, 2]) == 2.0
 
 
 def test_a_hole_is_filled_from_its_surroundings():
@@ -155,6 +165,8 @@ def test_next_pixel_sees_its_causal_neighbourhood_and_nothing_else(radius):
         i, j = torch.meshgrid(torch.arange(7), torch.arange(8), indexing="ij")
         above = (i > row) & (i <= row + radius) & ((j - column).abs() <= radius)
         assert torch.equal(changed, above | ((i == row) & (j > column) & (j <= column + radius)))
+    dark = model.logits(torch.zeros(1, 1, 7, 8, dtype=torch.long))[0]
+    assert not torch.allclose(dark[0, 0], dark[5, 4]), "outside the image is no colour"
 
 
 @pytest.mark.parametrize("temperature", [0, 0.5, 1.0])
