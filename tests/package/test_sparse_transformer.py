@@ -112,6 +112,12 @@ def test_samples_come_as_often_as_log_prob_says():
     properties.check_sampled_frequencies(make())
 
 
+@pytest.mark.parametrize("device", properties.DEVICES)
+@pytest.mark.parametrize("pattern", ["strided", "fixed", "dense"])
+def test_float32_on_every_device(pattern, device):
+    properties.check_device(make(pattern, context_dim=2, local_dim=3).float(), device)
+
+
 @pytest.mark.parametrize("pattern", ["strided", "fixed"])
 def test_it_learns_and_continues_a_periodic_sequence(pattern):
     properties.check_learns(SparseTransformer(3, 12, width=16, heads=2, layers=1, pattern=pattern))

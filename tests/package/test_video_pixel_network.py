@@ -138,6 +138,18 @@ def test_samples_come_as_often_as_log_prob_says():
     assert ((found - p).abs() < 5 * (p * (1 - p) / n).sqrt()).all()
 
 
+@pytest.mark.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
+def test_float32_on_every_device(device):
+    model = make(levels=4, context_dim=1)
+    x, context = films(model, 2, 3), torch.randn(2, 1)
+    wanted = model.log_prob(x, context.double())
+    model, x, context = model.float().to(device), x.to(device), context.to(device)
+    got = model.log_prob(x, context)
+    torch.testing.assert_close(got.cpu().double(), wanted, rtol=1e-4, atol=1e-4)
+    samples = model.sample(2, 2, x[:, :1], context, generator=torch.Generator(device).manual_seed(0))
+    assert samples.device.type == device and torch.isfinite(model.log_prob(samples, context)).all()
+
+
 def test_it_learns_moving_digits_beyond_what_single_pixels_tell():
     x = (data.moving_digits(4, frames=4, digits=1, size=32)[..., ::4, ::4] > 127).long()
     rate = x.double().mean()

@@ -129,6 +129,12 @@ def test_samples_come_as_often_as_log_prob_says():
     properties.check_sampled_frequencies(make())
 
 
+@pytest.mark.parametrize("device", properties.DEVICES)
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_float32_on_every_device(output, device):
+    properties.check_device(make(output, context_dim=2, local_dim=3).float(), device)
+
+
 def test_it_learns_and_continues_a_periodic_sequence():
     properties.check_learns(WaveNet(levels=3, channels=8, skip=16, layers=3, stacks=1))
 
