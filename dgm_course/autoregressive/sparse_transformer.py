@@ -43,10 +43,12 @@ def attended(i, stride, pattern, summary=1, device=None):
     return torch.cat([far, torch.arange(begin, i + 1, device=device)])
 
 
-def dense_attention(q, k, v, mask):
-    """softmax(q k' / sqrt(d)) v over the columns where `mask` is True: `(..., n, d)`, O(n^2)."""
+def dense_attention(q, k, v, mask=None):
+    """softmax(q k' / sqrt(d)) v over all columns, or those where `mask` is True: `(..., n, d)`, O(n^2)."""
     scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
-    return scores.masked_fill(~mask, -torch.inf).softmax(-1) @ v
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return scores.softmax(-1) @ v
 
 
 def sparse_attention(q, k, v, stride, pattern, summary=1):
@@ -57,15 +59,15 @@ def sparse_attention(q, k, v, stride, pattern, summary=1):
         stride, pattern, summary: as in `SparseTransformer`; a stride of l costs n (2 l + n / l) scores where strided,
             n (l + c n / l) where fixed.
     """
-    n, l = q.shape[-2], stride  # noqa: E741, the paper's letter
+    n = q.shape[-2]
     # Entries behind the last are attended to by none but themselves, and cut off.
-    q, k, v = (F.pad(x, (0, 0, 0, -n % l)).unflatten(-2, (-1, l)) for x in (q / math.sqrt(q.shape[-1]), k, v))
-    m, place = q.shape[-3], torch.arange(l, device=q.device)  # (..., m blocks, l places, d)
+    q, k, v = (F.pad(x, (0, 0, 0, -n % stride)).unflatten(-2, (-1, stride)) for x in (q / math.sqrt(q.shape[-1]), k, v))
+    m, place = q.shape[-3], torch.arange(stride, device=q.device)  # (..., m blocks, places, d)
     block = torch.arange(m, device=q.device)
     if pattern == "strided":
         k_near, v_near = (torch.cat([F.pad(x, (0, 0, 0, 0, 1, 0))[..., :-1, :, :], x], dim=-2) for x in (k, v))
-        back = l + place[:, None] - torch.arange(2 * l, device=q.device)
-        near_seen = (back >= 0) & (back <= l) & ((block[:, None, None] > 0) | (back <= place[:, None]))
+        back = stride + place[:, None] - torch.arange(2 * stride, device=q.device)
+        near_seen = (back >= 0) & (back <= stride) & ((block[:, None, None] > 0) | (back <= place[:, None]))
         # Every l-th entry is the same place of every block: attention among blocks, for each place alone. The block
         # before is near already.
         q_far, k_far, v_far = (x.transpose(-2, -3) for x in (q, k, v))
@@ -73,7 +75,7 @@ def sparse_attention(q, k, v, stride, pattern, summary=1):
         far_seen = (block[:, None] - block >= 2)[:, None]
     else:
         k_near, v_near, near_seen = k, v, place[:, None] >= place
-        k_far, v_far = (x[..., l - summary :, :].flatten(-3, -2)[..., None, :, :] for x in (k, v))
+        k_far, v_far = (x[..., stride - summary :, :].flatten(-3, -2)[..., None, :, :] for x in (k, v))
         far = q @ k_far.transpose(-1, -2)
         far_seen = (block[:, None] > block).repeat_interleave(summary, dim=1)[:, None]
     near = (q @ k_near.transpose(-1, -2)).masked_fill(~near_seen, -torch.inf)
@@ -100,8 +102,7 @@ class Block(nn.Module):
             a = self.attend(q, k, v)
         else:
             cache[:, :, :, t] = torch.stack([k, v])[..., 0, :]
-            keys, values = cache[..., columns, :]
-            a = dense_attention(q, keys, values, torch.ones((), dtype=torch.bool, device=q.device))
+            a = dense_attention(q, *cache[..., columns, :])
         h = h + self.out(a.transpose(1, 2).flatten(2))
         return h + self.feed(h)
 

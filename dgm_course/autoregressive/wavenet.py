@@ -125,6 +125,8 @@ class WaveNet(SequenceModel):
         if self.output != "logistic":
             return super().check(x, name)
         expect(x, (None,), name)
+        if not bool(torch.isfinite(x).all()):
+            raise ValueError(f"{name} has {int((~torch.isfinite(x)).sum())} entries that are NaN or infinite")
         return x
 
     def start(self, batch):

@@ -147,6 +147,8 @@ def test_bad_input_is_refused():
         WaveNet(levels=1)
     with pytest.raises(TypeError, match="x must be a floating-point tensor, got dtype"):
         make("logistic").log_prob(torch.zeros(2, 4, dtype=torch.long))
+    with pytest.raises(ValueError, match="x has 1 entries that are NaN or infinite"):
+        make("logistic").log_prob(torch.tensor([[0.1, torch.nan]]).double())
 
 
 def student(length, **options):
