@@ -88,6 +88,8 @@ class GatedPixelCNN(PixelModel):
 
     def __init__(self, shape, levels=256, hidden=64, layers=7, kernel=7, context_dim=0):
         super().__init__(shape, levels, context_dim)
+        if layers < 1:
+            raise ValueError(f"layers must be at least 1, got {layers}")
         colours = shape[0]
         self.layers = nn.ModuleList(
             GatedLayer(hidden if k else colours, hidden, 3 if k else kernel, "B" if k else "A", colours, context_dim)
