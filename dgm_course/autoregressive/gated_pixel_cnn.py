@@ -58,18 +58,25 @@ class GatedLayer(nn.Module):
         return h + new if self.residual else new
 
     def rows(self, n, context, size):
-        """The vertical stack for sampling: a function from row i to the gated row and what the row below gets."""
+        """The vertical stack for sampling, a row at a time.
+
+        Returns:
+            A function from i and row i of the input, `(n, width, c_in)`, to that row of the gated output and to what
+            pixels of the row below get, `(width, n, 2 * hidden)`; and what those of the first row get.
+        """
         height, width = size
-        shift_v, shift_h = self.shifts(context)
-        kept = self.down.weight.new_zeros(n, self.down.in_channels, height + self.side, width + 2 * self.side)
+        shift_v, shift_h = (shift if context is None else shift[:, None, :, 0, 0] for shift in self.shifts(context))
+        weight, link = self.down.weight.permute(0, 2, 3, 1).flatten(1), self.link.weight[:, :, 0, 0]
+        kept = weight.new_zeros(n, height + self.side, width + 2 * self.side, self.down.in_channels)
 
         def row(i, vertical):
-            kept[:, :, i + self.side, self.side : self.side + width] = vertical
-            v = self.down(kept[:, :, i : i + self.side + 1]) + shift_v
-            return gate(v)[:, :, 0], (self.link(v) + shift_h)[:, :, 0].permute(2, 0, 1).contiguous()
+            kept[:, i + self.side, self.side : self.side + width] = vertical
+            patches = kept[:, i : i + self.side + 1].unfold(2, 2 * self.side + 1, 1)  # (n, rows, width, c, columns)
+            v = F.linear(patches.permute(0, 2, 1, 4, 3).flatten(2), weight, self.down.bias) + shift_v
+            below = F.linear(v, link, self.link.bias) + shift_h
+            return gate(v.transpose(1, 2)).transpose(1, 2), below.transpose(0, 1).contiguous()
 
-        top = kept.new_zeros(width, n, self.link.out_channels)
-        return row, top if context is None else top + shift_h[None, :, :, 0, 0]
+        return row, (kept.new_zeros(n, width, len(link)) + shift_h).transpose(0, 1)
 
 
 class GatedPixelCNN(PixelModel):
@@ -112,11 +119,11 @@ class GatedPixelCNN(PixelModel):
 
         def predict(x, i, j):
             if i > at[0]:
-                v = self.scale(x[:, :, i - 1])
+                v = self.scale(x[:, :, i - 1]).transpose(1, 2)
                 for k, row in enumerate(rows):
                     v, above[k] = row(i - 1, v)
             at[:] = i, j
-            inputs[:, i] = self.scale(x[:, :, i]).transpose(1, 2)
+            inputs[:, 0] = self.scale(x[:, :, i]).transpose(1, 2)
             h = None
             for layer, seen, (across, out) in zip(self.layers, above, convs, strict=True):
                 h = layer.step(h, seen[j], across, out)

@@ -57,7 +57,8 @@ class ByPixel:
         at: list [i, j], the place. Whoever samples moves it.
 
     Attributes:
-        inputs: what is known of the input, `(n, height, width, c_in)`; may be written to.
+        inputs: what is known of the input, `(n, height, width, c_in)`, height 1 (the present row) where the kernel has
+            one row; may be written to.
     """
 
     def __init__(self, conv, n, size, at):
@@ -66,8 +67,12 @@ class ByPixel:
         self.taps = (self.up * columns + self.left + 1) * conv.in_channels
         weight = (conv.weight * conv.mask).permute(0, 2, 3, 1).flatten(1)
         self.weight, self.bias, self.at = weight[:, : self.taps].contiguous(), conv.bias, at
-        self.padded = weight.new_zeros(n, size[0] + self.up, size[1] + 2 * self.left, conv.in_channels)
+        # A kernel of one row needs one row only, and what it sees at each place is a view of it.
+        height = size[0] + self.up if self.up else 1
+        self.padded = weight.new_zeros(n, height, size[1] + 2 * self.left, conv.in_channels)
         self.inputs = self.padded[:, self.up :, self.left : self.left + size[1]]
+        self.places = self.inputs[:, 0].unbind(1)
+        self.views = [self.padded[:, 0, j : j + self.left + 1].flatten(1) for j in range(size[1])]
         self.columns, self.single = columns, rows == columns == 1
 
     def __call__(self, pixel=None):
@@ -75,6 +80,10 @@ class ByPixel:
         if self.single:
             return F.linear(pixel, self.weight, self.bias)
         i, j = self.at
+        if self.up == 0:
+            if pixel is not None:
+                self.places[j].copy_(pixel)
+            return F.linear(self.views[j], self.weight, self.bias)
         if pixel is not None:
             self.inputs[:, i, j] = pixel
         patch = self.padded[:, i : i + self.up + 1, j : j + self.columns].flatten(1)
