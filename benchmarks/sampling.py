@@ -40,7 +40,7 @@ def compare(model, n, rounds, naive=True):
 
 
 def main(rounds):
-    rounds = max(2, min(rounds, 5))
+    rounds = max(3, min(rounds, 5))
     shape, tables = (1, 8, 8), {}
     for name, make in SMALL.items():
         torch.manual_seed(0)

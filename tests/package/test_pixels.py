@@ -188,7 +188,7 @@ def test_float32_uint8_and_devices(name, device):
     expected = double.log_prob(x).float()
     model = double.float().to(device)
     torch.testing.assert_close(model.log_prob(x.byte().to(device)).cpu(), expected, rtol=1e-4, atol=1e-4)
-    cached = model.sample(3, generator=noise(device=device), progress=False)
+    cached = model.sample(3, generator=noise(device=device), progress=True)
     assert cached.device.type == device and cached.dtype == torch.long
     assert torch.equal(cached, model.sample(3, generator=noise(device=device), cached=False))
 
