@@ -1,6 +1,8 @@
 """A wrong installation is named in one sentence that says what to do."""
 
+import importlib
 import importlib.metadata
+import pkgutil
 import sys
 
 import pytest
@@ -33,3 +35,12 @@ def test_wrong_python(monkeypatch):
     monkeypatch.setattr(sys, "version_info", (3, 10, 0))
     with pytest.raises(ImportError, match=r"Python 3\.11 to 3\.13"):
         dgm_course._look_around()
+
+
+@pytest.mark.parametrize("name", [m.name for m in pkgutil.walk_packages(dgm_course.__path__, "dgm_course.")])
+def test_every_module_can_be_the_first_one_imported(name, monkeypatch):
+    for loaded in [m for m in sys.modules if m.split(".")[0] == "dgm_course"]:
+        monkeypatch.delitem(sys.modules, loaded)
+    importlib.import_module(name)
+    for loaded in [m for m in sys.modules if m.split(".")[0] == "dgm_course"]:
+        del sys.modules[loaded]
