@@ -92,7 +92,8 @@ class ODEModel(nn.Module):
         """Noise z to x, `(batch, ...)`."""
         expect(z, self.base.shape, "z")
         times, field = torch.tensor([self.noise_time, self.data_time]).to(z), _Field(self, context)
-        options = {"step_size": 1 / steps} if steps else None
+        # An adaptive solver has to step onto the end: beyond it the model may not be defined.
+        options = {"step_size": 1 / steps} if steps else {"step_t": times[1:]}
         solver = {"method": _solver(steps), "rtol": tolerance, "atol": tolerance, "options": options}
         return odeint(lambda t, x: field(t, x, context), z, times, **solver)[-1]
 

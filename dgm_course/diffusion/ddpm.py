@@ -55,7 +55,8 @@ class DDPM(nn.Module):
         shape: shape of one x.
         betas: `(T,)` in (0, 1), e.g. `linear_schedule(1000)`.
         predict: what the network gives: "epsilon" (the noise in x_t), "x0" (the data), or "v", which is
-            sqrt(alpha-bar) epsilon - sqrt(1 - alpha-bar) x0.
+            sqrt(alpha-bar) epsilon - sqrt(1 - alpha-bar) x0. Where little signal is left, an error of epsilon grows by
+            noise / signal on its way to x0: with `cosine_schedule` take "v" or `clip`.
         variance: of the way back, the two extremes of section 3.2: "beta" (right for x0 from N(0, I), and close where
             steps are small) or "posterior" (beta-tilde, right for one fixed x0). The very last step has beta_1 in both,
             since beta-tilde_1 = 0.

@@ -517,18 +517,53 @@ def test_exact_network_has_the_least_loss(kind):
         assert model.loss(x, generator=seeded()).item() > best + 0.001
 
 
-@pytest.mark.parametrize("make", [ScoreModel, FlowMatching])
-def test_likelihood_integrates_to_one_in_two_dimensions(make):
+def random_model(make):
     net = randomized(TimeMLP(2, (16,), frequencies=2), 0.4)
     model = make(net, (2,))
     if make is ScoreModel:  # around the score of N(0, I), since a random one flings the noise far away
         model.network = Fixed(lambda x, t, c: model.signal_and_noise(t)[1] * (x + 0.3 * net(x, t)))
+        model.net = net
+    return model
+
+
+@pytest.mark.parametrize("make", [ScoreModel, FlowMatching])
+def test_likelihood_integrates_to_one_in_two_dimensions(make):
+    model = random_model(make)
     side = torch.linspace(-8, 8, 65)
     grid = torch.cartesian_prod(side, side)
     density = model.log_prob(grid, steps=30).exp()
     assert (density.sum() * (16 / 64) ** 2).item() == pytest.approx(1, abs=0.01)
     normal = torch.exp(-0.5 * (grid**2).sum(1)) / (2 * math.pi)
     assert (density - normal).abs().max() > 0.02, "and it is not the base"
+
+
+@pytest.mark.parametrize("make", [ScoreModel, FlowMatching])
+def test_density_of_a_sample_is_that_of_its_noise_divided_by_the_change_of_volume(make):
+    """The volume from differences of the whole map; with fixed steps, and with steps that the solver chooses."""
+    model, h, eye = random_model(make).double(), 1e-4, torch.eye(2).double()
+    z = torch.randn(3, 2, generator=seeded(), dtype=torch.float64)
+    with torch.no_grad():
+        x = model.decode(z, steps=60)
+        ends = model.decode(torch.cat([z + s * h * e for e in eye for s in (1, -1)]), steps=60).view(2, 2, 3, 2)
+        volume = torch.linalg.det((ends[:, 0] - ends[:, 1]).permute(1, 2, 0) / (2 * h)).abs().log()
+        for steps in (None, 60):
+            torch.testing.assert_close(
+                model.log_prob(x, steps=steps), model.base.log_prob(z) - volume, rtol=0, atol=0.02
+            )
+        torch.testing.assert_close(model.decode(z), x, rtol=0, atol=2e-3)
+        torch.testing.assert_close(model.float().decode(z.float()).double(), x, rtol=0, atol=2e-3)
+
+
+def test_solvers_ask_for_no_time_outside_the_model():
+    """Before t = 0 the noise of a score model is the root of a negative number."""
+    times, model = [], ScoreModel(None, (2,)).double()
+    model.network = Fixed(lambda x, t, c: times.append(t[0].item()) or model.signal_and_noise(t)[1] * x.sin())
+    z = torch.randn(5, 2, dtype=torch.float64)
+    for steps in (None, 7):
+        assert bool(model.decode(z, steps=steps).isfinite().all()) and bool(
+            model.log_prob(z, steps=steps).isfinite().all()
+        )
+    assert min(times) >= 1e-3 - 1e-12 and max(times) <= 1 + 1e-12
 
 
 def test_hutchinson_estimates_the_exact_value_without_bias():
