@@ -53,6 +53,9 @@ def train(argv):
     except (ValueError, FileNotFoundError, FloatingPointError) as error:
         print(f"dgm train: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\ndgm train: stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
     return 0
 
 

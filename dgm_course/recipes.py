@@ -207,7 +207,7 @@ IMAGE = {"batch_size": {"smoke": 16, "cpu": 64, "gpu": 128}, "options": {"schedu
 RECIPES = {f"{flow}-{name}": flow_recipe(flow, name) for name in DATA for flow in FLOWS} | {
     "glow-fashion": image_recipe(
         flows.glow, {"levels": 2, "steps": 8, "hidden": 32}, {"levels": 2, "steps": 1, "hidden": 8},
-        {"smoke": 5, "cpu": 4000, "gpu": 20_000}, **IMAGE,
+        {"smoke": 5, "cpu": 2000, "gpu": 20_000}, **IMAGE,
     ),
     "realnvp-fashion": image_recipe(
         flows.realnvp_image, {"levels": 3, "hidden": 32, "blocks": 2}, {"levels": 2, "hidden": 8, "blocks": 1},
