@@ -15,6 +15,8 @@ ELSEWHERE = {
     "check": ("autograder.check", "run a notebook's visible tests as the grader will"),
     "update": ("autograder.update", "students: get corrected lectures, and keep one's own work"),
     "data": ("autograder.data_cli", "list, fetch and check data sets"),
+    "train": ("autograder.train_cli", "train models by their recipes, and keep weights and model cards"),
+    "table": ("autograder.train_cli", "tables of results from model cards"),
     "lint": ("autograder.lint_house", "the rules of the house and of test cells"),
     "edit": ("autograder.edit", "a solution notebook as a text file outside the tree"),
     "save": ("autograder.edit", "that text file back into the notebook"),
@@ -38,7 +40,10 @@ def main(argv=None):
 
 def run_elsewhere(verb, argv):
     """Runs a verb of another module, which is imported only now."""
-    run = importlib.import_module(ELSEWHERE[verb][0]).main
+    module = importlib.import_module(ELSEWHERE[verb][0])
+    if verb in ("train", "table"):
+        return getattr(module, verb)(argv)
+    run = module.main
     if verb in ("edit", "save"):
         return run(argv, prog=f"dgm {verb}")
     return run(argv)
