@@ -13,6 +13,7 @@ sys.modules.setdefault("rfc3987_syntax", None)  # slow to load, and jsonschema h
 ELSEWHERE = {
     "doctor": ("autograder.doctor", "what this machine offers the grader, and what its isolation does not stop"),
     "check": ("autograder.check", "run a notebook's visible tests as the grader will"),
+    "start": ("autograder.start", "JupyterLab on a page with the lectures and the points so far"),
     "update": ("autograder.update", "students: get corrected lectures, and keep one's own work"),
     "data": ("autograder.data_cli", "list, fetch and check data sets"),
     "lint": ("autograder.lint_house", "the rules of the house and of test cells"),

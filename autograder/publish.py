@@ -32,13 +32,13 @@ if importlib.util.find_spec("google") and importlib.util.find_spec("google.colab
     from dgm_course.colab import set_up; set_up(home)"""
 
 MAKEFILE = """\
-# make lab: JupyterLab on the lectures. make update: corrected lectures; your own work is kept.
+# make lab: JupyterLab on a page with the lectures. make update: corrected lectures; your own work is kept.
 PYTHON ?= python3
 BIN    := $(CURDIR)/.venv/bin
 
 .PHONY: lab update
 lab: .venv/course.stamp
-	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/lectures
+	$(BIN)/dgm start
 
 update: .venv/course.stamp
 	$(BIN)/dgm update
@@ -69,8 +69,9 @@ cd dgm-course
 make lab
 ```
 
-This opens JupyterLab. Open a lecture, read, fill in the cells that raise `NotImplementedError`, run them. Without make:
-`python -m venv .venv`, `.venv/bin/pip install -c constraints.txt -e '.[lab,grade]'`, `.venv/bin/jupyter lab`.
+This opens JupyterLab on a page with the lectures and your points so far. Open a lecture, read, fill in the cells that
+raise `NotImplementedError`, run them. Without make: `python -m venv .venv`,
+`.venv/bin/pip install -c constraints.txt -e '.[lab,grade]'`, `.venv/bin/dgm start`.
 
 `.venv/bin/dgm check lectures/NAME/NAME.ipynb` runs all visible tests of a lecture as the grader will. Hidden tests run
 when you have handed in.

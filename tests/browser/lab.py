@@ -11,7 +11,7 @@ import urllib.request
 
 from playwright.sync_api import sync_playwright
 
-WAIT = 300  # seconds for anything to appear; generous, since time must not decide a test
+WAIT = 120  # seconds for anything to appear; generous, since time must not decide a test
 # Chromium as root in a container needs --no-sandbox; the others keep it from calling home.
 CHROMIUM = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
 CHROMIUM += "--disable-component-update --disable-sync"
@@ -29,7 +29,7 @@ def free_port():
 
 @contextlib.contextmanager
 def server(folder, home):
-    """JupyterLab on a student's folder, with settings of its own in `home`. Yields its address."""
+    """`dgm start` in a student's folder, with settings of its own in `home`. Yields its address."""
     settings = home / "settings" / "@jupyterlab" / "notebook-extension"
     settings.mkdir(parents=True)
     (settings / "tracker.jupyterlab-settings").write_text(WHOLE_NOTEBOOK)
@@ -38,9 +38,8 @@ def server(folder, home):
     env = {key: value for key, value in os.environ.items() if not key.startswith("JUPYTER") and key != "MPLBACKEND"}
     env |= {"HOME": str(home), "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"), "DGM_BUDGET": "smoke",
             "PYTHONPATH": str(folder), "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"}  # fmt: skip
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--ServerApp.port={port}",
-               "--LabApp.news_url=None",
-               "--IdentityProvider.token=", "--ServerApp.password=", f"--ServerApp.root_dir={folder}"]  # fmt: skip
+    command = [sys.executable, "-m", "autograder.cli", "start", "--no-browser", "--allow-root",
+               f"--ServerApp.port={port}", "--IdentityProvider.token=", "--ServerApp.password="]  # fmt: skip
     with (home / "server.log").open("w") as log, subprocess.Popen(
         command, cwd=folder, env=env, stdout=log, stderr=log
     ) as process:  # fmt: skip
@@ -80,11 +79,17 @@ class Lab:
         self.page, self.address, self.pictures = page, address, pictures
         page.set_default_timeout(1000 * WAIT)
 
-    def open(self, path):
-        """Opens a file, and waits for the kernel if it is a notebook."""
-        self.page.goto(f"{self.address}/lab/tree/{path}")
-        if path.endswith(".ipynb"):
-            self.notebook_ready()
+    def start_page(self):
+        """Opens the page that `dgm start` leads to. Returns its text, once it is there."""
+        self.page.goto(self.address)
+        found = self.page.locator(".jp-MarkdownViewer", has_text="visible points so far")
+        found.wait_for()
+        return found.inner_text()
+
+    def follow(self, link):
+        """Clicks on a link of the start page, and waits for the notebook."""
+        self.page.locator(".jp-MarkdownViewer a", has_text=link).click()
+        self.notebook_ready()
 
     def notebook_ready(self):
         """Waits until the notebook in view has a kernel that waits for work."""

@@ -73,7 +73,9 @@ def grade(path, folder):
 def test_from_the_first_click_to_full_marks(lab, student, tmp_path):
     path = student / LECTURE
     answer, test, last = (place(path, key) for key in (EXERCISE, f"{EXERCISE}_visible", "hand-in"))
-    lab.open(LECTURE)
+    assert "not started" in lab.start_page()
+    lab.picture("start")
+    lab.follow("Coupling flows")
     lab.picture("opened")
     lab.type_into(answer, without_markers(solution_cells(ROOT, NAME)[EXERCISE]))
     lab.picture("answered", answer)
