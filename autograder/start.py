@@ -40,9 +40,8 @@ answers count when you have handed in. This page is written anew by each `make l
 `dgm start --page`).
 """
 TEST = re.compile(r"^with checks\.exercise\(\"(\w+)\", points=([\d.]+)\)", re.MULTILINE)  # a visible one
-LAB = (
-    Path(__file__).parent / "lab"
-)  # JupyterLab's settings: pages as pages, no question about news; students get no teachers' panels
+# JupyterLab's settings: Markdown as a page, no question about news; students get no teachers' panels.
+LAB = Path(__file__).parent / "lab"
 
 
 def main(argv):

@@ -11,7 +11,7 @@ import urllib.request
 
 from playwright.sync_api import sync_playwright
 
-WAIT = 120  # seconds for anything to appear; generous, since time must not decide a test
+WAIT = 300  # seconds for anything to appear; generous, since time must not decide a test
 # Chromium as root in a container needs --no-sandbox; the others keep it from calling home.
 CHROMIUM = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
 CHROMIUM += "--disable-component-update --disable-sync"
