@@ -118,8 +118,9 @@ def progress(path):
     for cell in cells:
         for name, points in TEST.findall("".join(cell["source"])):
             tests[name] = float(points)
-            shown = "".join("".join(output.get("text", "")) for output in cell.get("outputs", []))
-            passed |= {name} if f"{name}: all visible checks passed" in shown else set()
+            outputs = [o.get("text") or o.get("data", {}).get("text/plain", "") for o in cell.get("outputs", [])]
+            if f"{name}: all visible checks passed" in "".join("".join(text) for text in outputs):
+                passed.add(name)
     if not any(cell.get("outputs") for cell in cells):
         state = "not started"
     else:
