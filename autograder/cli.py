@@ -1,6 +1,7 @@
 """The `dgm` command: release, grade, demo, and the tools of the house."""
 
 import argparse
+import errno
 import importlib
 import json
 import os
@@ -22,9 +23,24 @@ ELSEWHERE = {
 }
 
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
 def main(argv=None):
     """Runs one verb. Returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
+    try:
+        return run(argv)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        print(f"dgm {argv[0]}: cannot write {error.filename or 'a file'}: {error.strerror}. Make room, or work in a "
+              "folder where you can write; then run it again", file=sys.stderr)  # fmt: skip
+        return 2
+
+
+def run(argv):
+    """Runs one verb, and lets errors of the file system pass."""
     if argv and argv[0] in ELSEWHERE:
         return run_elsewhere(argv[0], argv[1:])
     from autograder.notebooks import CourseError, find_course

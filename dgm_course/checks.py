@@ -32,7 +32,7 @@ class CheckFailed(AssertionError):
 
     Attributes:
         what: name of the result that was judged, e.g. "log_det".
-        kind: "value", "shape", "type", "not finite", "no error" or "blank".
+        kind: "value", "shape", "type", "not finite", "no error", "blank" or "missing".
         cause: the usual cause, or None.
     """
 
@@ -55,6 +55,7 @@ _TITLES = {
     "not finite": "not finite",
     "no error": "an error was expected",
     "blank": "still blank",
+    "missing": "not there yet",
 }
 
 
@@ -349,10 +350,23 @@ def exercise(name, points, hidden=False):
         if failure.kind == "blank" and not hidden:
             _blank.add(name)
         raise
+    except NameError as error:
+        if not _raised_by_the_cell(error):
+            raise
+        lines = [f"the name {error.name} is not known: its cell has not been run since the kernel started"]
+        raise CheckFailed(error.name, "missing", [*lines, "choose Run, Run All Above Selected Cell"]) from None
     if not hidden:
         _records[name] = (points, points)
     text = f"{name}: all {'hidden' if hidden else 'visible'} checks passed ({_points(points)})"
     _show(text, _card(html.escape(text), "success"))
+
+
+def _raised_by_the_cell(error):
+    """Whether a test cell itself misses a name, and not a student's function."""
+    trace = error.__traceback__
+    while trace.tb_next:
+        trace = trace.tb_next
+    return trace.tb_frame.f_code.co_name.startswith(("<module", "<cell"))
 
 
 def summary(**visible_points):
