@@ -1,6 +1,7 @@
 """The `dgm` command: release, grade, demo, and the tools of the house."""
 
 import argparse
+import errno
 import importlib
 import json
 import os
@@ -13,6 +14,7 @@ sys.modules.setdefault("rfc3987_syntax", None)  # slow to load, and jsonschema h
 ELSEWHERE = {
     "doctor": ("autograder.doctor", "what this machine offers the grader, and what its isolation does not stop"),
     "check": ("autograder.check", "run a notebook's visible tests as the grader will"),
+    "start": ("autograder.start", "JupyterLab on a page with the lectures and the points so far"),
     "update": ("autograder.update", "students: get corrected lectures, and keep one's own work"),
     "data": ("autograder.data_cli", "list, fetch and check data sets"),
     "train": ("autograder.train_cli", "train models by their recipes, and keep weights and model cards"),
@@ -23,9 +25,24 @@ ELSEWHERE = {
 }
 
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
 def main(argv=None):
     """Runs one verb. Returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
+    try:
+        return run(argv)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        print(f"dgm {argv[0]}: cannot write {error.filename or 'a file'}: {error.strerror}. Make room, or work in a "
+              "folder where you can write; then run it again", file=sys.stderr)  # fmt: skip
+        return 2
+
+
+def run(argv):
+    """Runs one verb, and lets errors of the file system pass."""
     if argv and argv[0] in ELSEWHERE:
         return run_elsewhere(argv[0], argv[1:])
     from autograder.notebooks import CourseError, find_course
