@@ -93,9 +93,9 @@ IMAGE = {"shape": (1, 28, 28)}
 BINARY = IMAGE | {"levels": 2}
 FEW = {"hidden": 4, "layers": 1}
 RECIPES = {
-    "fvbn-digits": row(FVBN, IMAGE, {}, digits, 1500, 128, 3e-3),
+    "fvbn-digits": row(FVBN, IMAGE, {}, digits, 1500, 128, 1e-2),
     "nade-digits": row(NADE, IMAGE | {"hidden": 128}, {"hidden": 4}, digits, 600, 64, 3e-3),
-    "made-digits": row(MADE, IMAGE | {"hidden": (500, 500)}, {"hidden": (8,)}, digits, 2000, 128),
+    "made-digits": row(MADE, IMAGE | {"hidden": (500, 500)}, {"hidden": (8,)}, digits, 2000, 128, 5e-3),
     "pixelcnn-digits": row(
         PixelCNN, BINARY | {"hidden": 16, "blocks": 5}, {"hidden": 4, "blocks": 1}, digits, 600, 32, 2e-3
     ),
