@@ -25,8 +25,8 @@ import importlib.util, os, subprocess, sys
 if importlib.util.find_spec("google") and importlib.util.find_spec("google.colab"):
     home = os.path.abspath("dgm-course-TAG")
     if not os.path.isdir(home):
-        clone = ["git", "clone", "-q", "--depth", "1", "--branch", "TAG", "ADDRESS", home]
-        if subprocess.run(clone).returncode:
+        clone = ["git", "-c", "advice.detachedHead=false", "clone", "-q", "--depth", "1", "--branch", "TAG"]
+        if subprocess.run([*clone, "ADDRESS", home]).returncode:
             raise RuntimeError("the course could not be fetched: look at the network, then run this cell again")
     sys.path.insert(0, home) if home not in sys.path else None
     from dgm_course.colab import set_up; set_up(home)"""
