@@ -1,13 +1,12 @@
 """Diffusion in continuous time: score matching, the probability-flow ODE with its likelihood, and flow matching."""
 
-import math
-
 import torch
 from torch import nn
 from torchdiffeq import odeint
 
 from dgm_course.distributions import StandardNormal
 from dgm_course.transforms.base import expect, sum_event
+from dgm_course.transforms.continuous import Continuous
 
 
 def denoising_score_matching(score, x, std, noise, signal=1.0):
@@ -63,40 +62,26 @@ class ODEModel(nn.Module):
         raise TypeError(f"{type(self).__name__} does not define velocity")
 
     def log_prob(self, x, context=None, trace="exact", steps=None, tolerance=1e-5, generator=None):
-        """Log-density in nats, `(batch, ...)` to `(batch,)`, from the integral of the trace of the velocity's Jacobian.
-
-        No gradient passes to the parameters.
+        """Log-density in nats, `(batch, ...)` to `(batch,)`: a continuous normalizing flow, see `Continuous`.
 
         Args:
-            trace: "exact" costs one backward pass for each entry of x, and the result is right up to the solver's
-                error. "hutchinson" costs one in all, and the result is an unbiased estimate (one random probe e
-                of +1 and -1 for each x, E e'Je = tr J).
+            trace: "exact", right up to the solver's error, costs one backward pass for each entry of x; "hutchinson",
+                an unbiased estimate with random signs drawn for each x, costs one in all.
             steps: fixed steps of Runge-Kutta 4; None for steps chosen by the solver (Dormand-Prince 5).
             tolerance: absolute and relative, of the latter.
-            generator: draws the probe.
+            generator: draws the signs.
 
         References:
             Neural Ordinary Differential Equations, Chen et al., 2018, equation 8.
             FFJORD, Grathwohl et al., 2019, equation 8.
         """
-        if trace not in ("exact", "hutchinson"):
-            raise ValueError(f'trace must be "exact" or "hutchinson", got {trace!r}')
         expect(x, self.base.shape)
         if not bool(x.isfinite().all()):
             raise ValueError(f"x has {int((~x.isfinite()).sum())} entries that are NaN or infinite")
-        probe = None
-        if trace == "hutchinson":
-            probe = torch.empty_like(x).bernoulli_(0.5, generator=generator) * 2 - 1
-
-        def change(t, state):
-            with torch.enable_grad():
-                x = state[0].detach().requires_grad_()
-                v = self.velocity(x, t.expand(len(x)), context)
-                return v.detach(), _trace(v, x, probe)
-
-        with torch.no_grad():
-            state = _solve(change, (x, x.new_zeros(len(x))), self.data_time, self.noise_time, steps, tolerance)
-        return self.base.log_prob(state[0]) + state[1]
+        field, solver = _Field(self, context), _solver(steps)
+        cnf = Continuous(field, trace, solver, steps or 1, tolerance, tolerance, generator=generator)
+        z, log_det = cnf.integrate(x, context, self.data_time, self.noise_time)
+        return self.base.log_prob(z) + log_det
 
     @torch.no_grad()
     def sample(self, n, steps=None, context=None, generator=None, tolerance=1e-5):
@@ -106,11 +91,10 @@ class ODEModel(nn.Module):
     def decode(self, z, context=None, steps=None, tolerance=1e-5):
         """Noise z to x, `(batch, ...)`."""
         expect(z, self.base.shape, "z")
-
-        def change(t, x):
-            return self.velocity(x, t.expand(len(x)), context)
-
-        return _solve(change, z, self.noise_time, self.data_time, steps, tolerance)
+        times, field = torch.tensor([self.noise_time, self.data_time]).to(z), _Field(self, context)
+        options = {"step_size": 1 / steps} if steps else None
+        solver = {"method": _solver(steps), "rtol": tolerance, "atol": tolerance, "options": options}
+        return odeint(lambda t, x: field(t, x, context), z, times, **solver)[-1]
 
     def _draw(self, x, t, noise, generator):
         """Checks a batch of data; times `(batch,)` between the ends and standard normal noise, where not given."""
@@ -219,26 +203,18 @@ class FlowMatching(ODEModel):
         return ((self.velocity(x_t, t, context) - target) ** 2).mean()
 
 
-def _solve(change, state, start, end, steps, tolerance):
-    """The solution at `end` of d state / dt = change(t, state); `state` is a tensor or a tuple of tensors."""
-    first = state[0] if isinstance(state, tuple) else state
-    times = torch.tensor([start, end], dtype=first.dtype, device=first.device)
-    if steps is None:
-        path = odeint(change, state, times, rtol=tolerance, atol=tolerance)
-    elif steps < 1:
+class _Field:
+    """The velocity of a model, as `Continuous` calls it."""
+
+    def __init__(self, model, context):
+        self.model, self.shape = model, model.base.shape
+        self.context_dim = 0 if context is None else context.shape[1]  # the network itself knows what it needs
+
+    def __call__(self, t, x, context=None):
+        return self.model.velocity(x, t.expand(len(x)), context)
+
+
+def _solver(steps):
+    if steps is not None and steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
-    else:
-        # A step a hair longer than the exact fraction, so that rounding does not add one more.
-        step = abs(end - start) / steps * (1 + 1e-6)
-        path = odeint(change, state, times, method="rk4", options={"step_size": step})
-    return tuple(p[-1] for p in path) if isinstance(state, tuple) else path[-1]
-
-
-def _trace(v, x, probe):
-    """Trace of dv/dx for each row, `(batch,)`; with a probe e its estimate e' dv/dx e."""
-    if probe is not None:
-        return sum_event(torch.autograd.grad(v, x, probe)[0] * probe)
-    total, columns = x.new_zeros(len(x)), v.flatten(1).sum(0)
-    for i in range(math.prod(x.shape[1:])):
-        total = total + torch.autograd.grad(columns[i], x, retain_graph=True)[0].flatten(1)[:, i]
-    return total
+    return "rk4" if steps else "dopri5"

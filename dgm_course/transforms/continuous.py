@@ -13,8 +13,15 @@ import torch
 from torch import nn
 from torchdiffeq import odeint, odeint_adjoint
 
-from dgm_course.nn import MLP, check_context
-from dgm_course.transforms.base import Transform, dense_jacobian, expect, random_signs, sum_event, tracked
+from dgm_course.transforms.base import (
+    Transform,
+    check_context,
+    dense_jacobian,
+    expect,
+    random_signs,
+    sum_event,
+    tracked,
+)
 
 FIXED, ADAPTIVE = ("euler", "midpoint", "rk4"), ("bosh3", "dopri5", "dopri8")
 
@@ -30,6 +37,8 @@ class VectorField(nn.Module):
     """
 
     def __init__(self, dim, hidden=(64, 64), context_dim=0, activation=nn.Tanh):
+        from dgm_course.nn import MLP  # which itself needs transforms: here, so that both can be imported first
+
         super().__init__()
         self.shape, self.context_dim = (dim,), context_dim
         self.net = MLP(dim, dim, hidden, context_dim + 1, activation)

@@ -15,8 +15,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dgm_course.nn import check_context
-from dgm_course.transforms.base import Transform, dense_jacobian, expect, random_signs, sum_event, tracked
+from dgm_course.transforms.base import (
+    Transform,
+    check_context,
+    dense_jacobian,
+    expect,
+    random_signs,
+    sum_event,
+    tracked,
+)
 
 
 def spectral_bound(matrices, rounds=2):

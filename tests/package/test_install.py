@@ -1,6 +1,8 @@
 """A wrong installation is named in one sentence that says what to do."""
 
+import importlib
 import importlib.metadata
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -80,3 +82,12 @@ def test_make_with_a_wrong_python(whose, tmp_path):
     done = subprocess.run(["make", "lab", f"PYTHON={old}"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode != 0 and not (tmp_path / ".venv").exists()
     assert f"Python 3.11 to 3.13 is needed, {old} is 3.10; choose one with make PYTHON=python3.12" in done.stderr
+
+
+@pytest.mark.parametrize("name", [m.name for m in pkgutil.walk_packages(dgm_course.__path__, "dgm_course.")])
+def test_every_module_can_be_the_first_one_imported(name, monkeypatch):
+    for loaded in [m for m in sys.modules if m.split(".")[0] == "dgm_course"]:
+        monkeypatch.delitem(sys.modules, loaded)
+    importlib.import_module(name)
+    for loaded in [m for m in sys.modules if m.split(".")[0] == "dgm_course"]:
+        del sys.modules[loaded]
