@@ -188,6 +188,8 @@ def test_surgery_of_a_discrete_latent_adds_up_exactly():
     assert float(parts.kl) == pytest.approx(kl) and float(parts.elbo) == pytest.approx(elbo)
     assert float(parts.mutual_information + parts.marginal_kl) == pytest.approx(kl, abs=1e-12)
     assert 0 < parts.mutual_information < math.log(n)
+    sure = discrete_surgery(torch.zeros(2, 3), torch.eye(3)[:2].log(), torch.full((3,), 1 / 3).log())
+    assert torch.allclose(torch.stack(sure[2:]), torch.tensor([3.0, 2.0, 1.5]).log())  # log 3 = log 2 + log 3/2
     best = discrete_surgery(log_likelihood, log_q, log_q.exp().mean(0).log())
     assert float(best.marginal_kl) == pytest.approx(0, abs=1e-12) and best.elbo > parts.elbo
 
