@@ -1,13 +1,14 @@
 """Recipes: which model on which data, how long, and how it is judged. `dgm train NAME` follows one.
 
 `RECIPES` is the whole table. A new vector flow is one row of `FLOWS`; any other model is one `Recipe`, with a loss and
-an evaluation of its own where likelihood is not the measure. Autoregressive models have a file of their own.
+an evaluation of its own where likelihood is not the measure. Autoregressive
+models and VAEs have files of their own.
 """
 
 import functools
 
 from dgm_course import data as datasets
-from dgm_course import flows, metrics, recipes_autoregressive
+from dgm_course import flows, metrics, recipes_autoregressive, recipes_latent
 from dgm_course.recipe import Data, Recipe
 from dgm_course.transforms import Compose, Cubic, Logit, Standardize
 
@@ -124,7 +125,7 @@ RECIPES = {f"{flow}-{name}": flow_recipe(flow, name) for name in DATA for flow i
         {"smoke": 5, "cpu": 1500, "gpu": 20_000}, **IMAGE,
     ),
 }  # fmt: skip
-RECIPES |= recipes_autoregressive.RECIPES
+RECIPES |= recipes_autoregressive.RECIPES | recipes_latent.RECIPES
 
 
 def get(name):

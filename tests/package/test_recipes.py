@@ -20,7 +20,10 @@ def shelf(tmp_path, monkeypatch):
     return tmp_path / "pretrained"
 
 
-@pytest.mark.parametrize("name", recipes.RECIPES)
+SHIPPED = [name for name in recipes.RECIPES if not name.endswith("-frey")]  # Frey Faces do not ship
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_every_recipe_trains(name, tmp_path):
     model, card = runs.run(name, steps=2, out=tmp_path, progress=False)
     for found in card["results"].values():
