@@ -78,6 +78,8 @@ class VAE(Bound):
 
     def __init__(self, posterior, decoder, likelihood, shape, prior=None, free_bits=0.0, warm_up=0):
         super().__init__()
+        if free_bits < 0 or warm_up < 0:
+            raise ValueError(f"free_bits and warm_up must be at least 0, got {free_bits} and {warm_up}")
         self.posterior, self.decoder, self.likelihood, self.shape = posterior, decoder, likelihood, tuple(shape)
         self.prior = prior or StandardNormal((posterior.dim,))
         self.free_bits, self.warm_up = free_bits, warm_up
