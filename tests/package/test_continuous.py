@@ -110,14 +110,14 @@ def test_the_adjoint_gradient_equals_the_direct_one(solver, trace):
     results = []
     signs = noise(4, 2, seed=9).sign()
     for adjoint in (False, True):
-        layer = Continuous(field(2, 3), trace, solver, 100, 1e-11, 1e-11, adjoint)
+        layer = Continuous(field(2, 3), trace, solver, 40, 1e-9, 1e-9, adjoint)
         x, raw = noise(4, 2).requires_grad_(), noise(4, 3, seed=2).requires_grad_()
         z, log_det = layer.integrate(x, raw.sin(), 0.0, 1.0, signs)
         leaves = [x, raw, *layer.parameters()]
         results.append(torch.autograd.grad((z.sin().sum(1) + log_det).sum(), leaves))
     assert all(float(direct.abs().max()) > 1e-3 for direct in results[0])
     for direct, adjoint in zip(*results, strict=True):
-        assert torch.allclose(direct, adjoint, atol=1e-7)
+        assert torch.allclose(direct, adjoint, atol=1e-6)
 
 
 def test_the_direct_gradient_against_finite_differences():
