@@ -5,6 +5,7 @@ student's own. Whatever a student wrote is shown as text.
 """
 
 import re
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -38,7 +39,14 @@ def write_pages(course, assignment):
     if not pages:
         raise CourseError(f"nothing of {name} is graded yet: run `dgm grade {name}`")
     for student, content in pages.items():
-        write_whole(Path(course) / "feedback" / student / name / f"{name}.html", content)
+        folder, submitted = (Path(course) / step / student / name for step in ("feedback", "submitted"))
+        write_whole(folder / f"{name}.html", content)
+        for note in (
+            "timestamp.txt",
+            "submission_secret.txt",
+        ):  # `nbgrader release_feedback` finds the student by these
+            if (submitted / note).is_file() and not (submitted / note).is_symlink():
+                shutil.copy(submitted / note, folder)
     return pages
 
 

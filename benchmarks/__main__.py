@@ -3,7 +3,9 @@
 import argparse
 import importlib
 
-NAMES = ("coupling", "distillation", "grading", "sampling", "sequences")
+NAMES = (
+    "coupling", "distillation", "first_check", "grading", "residual_continuous", "sampling", "sequences",
+)  # fmt: skip
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)

@@ -24,7 +24,7 @@ def set_up(home):
     done, failed = [], []
     for words in tasks:
         command = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", *words]
-        good = subprocess.run(command).returncode == 0
+        good = subprocess.run(command, capture_output=True).returncode == 0
         (done if good else failed).append("dgm-course" if words[0] == "--no-deps" else words[0])
     importlib.invalidate_caches()
     text = f"installed {', '.join(done)}" if done else "nothing to install"

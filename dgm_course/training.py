@@ -110,6 +110,7 @@ def fit(
     ema: float | None = None,
     eval_every: int | None = None,
     patience: int | None = None,
+    optimizer: str = "AdamW",
     seed: int = 0,
     checkpoint: str | Path | None = None,
     progress: bool = True,
@@ -137,6 +138,7 @@ def fit(
             what the model has at the end. It forgets faster in the first steps: decay (1 + step) / (10 + step).
         eval_every: steps between validations (and checkpoints); None for a twentieth of `steps`.
         patience: stop after so many validations in a row without a better one.
+        optimizer: name of a class of `torch.optim` with `lr` and `weight_decay`, e.g. "Adamax".
         seed: an integer.
         checkpoint: file that keeps the state of the run. If it exists, the run goes on from there, and on a CPU ends
             with the same bits as a run that was never interrupted. A finished run is not run again.
@@ -165,18 +167,21 @@ def fit(
     factor = {None: lambda done: 1.0, "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2}.get(schedule, schedule)
     if not callable(factor):
         raise ValueError(f"schedule must be None, 'cosine' or a function, got {schedule!r}")
+    if not hasattr(torch.optim, optimizer):
+        raise ValueError(f"optimizer must be the name of a class of torch.optim, got {optimizer!r}")
     loss = loss or _model_loss
     batch_size, eval_every = min(batch_size, len(data[0])), eval_every or max(1, steps // 20)
     settings = {
         "steps": steps, "batch_size": batch_size, "lr": lr, "schedule": getattr(schedule, "__name__", schedule),
         "weight_decay": weight_decay, "clip": clip, "ema": ema, "eval_every": eval_every, "patience": patience,
-        "seed": seed, "data": _fingerprint(data), "valid": _fingerprint(held_out or ()),
+        "optimizer": optimizer, "seed": seed, "data": _fingerprint(data), "valid": _fingerprint(held_out or ()),
     }  # fmt: skip
     history = History(budget=chosen.name, device=str(device), seed=seed)
     average = best = None
 
     with _on(model, device), _seeded(seed, device):
-        optimizer = torch.optim.AdamW(params, lr=lr, weight_decay=weight_decay, fused=True)
+        fused = {"fused": True} if optimizer.startswith("Adam") and optimizer != "Adamax" else {}
+        optimizer = getattr(torch.optim, optimizer)(params, lr=lr, weight_decay=weight_decay, **fused)
         if ema:
             average = _copy(model)
         if checkpoint and Path(checkpoint).exists():
@@ -334,13 +339,17 @@ def _set_random_state(states, device):
 def _save(path, state):
     """Writes a checkpoint so that a kill at any moment leaves the old one or the new one, never half of one."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:  # torch wraps what the disk says
+        partial.unlink(missing_ok=True)
+        raise OSError(f"no checkpoint could be written to {path}: make room, or give another path ({error})") from error
 
 
 def _load(path, settings, device):

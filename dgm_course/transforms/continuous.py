@@ -122,13 +122,17 @@ class Continuous(Transform):
         floor = 10 * torch.finfo(x.dtype).eps
         times = torch.tensor([start, end]).to(x)
         options = {"rtol": max(self.rtol, floor), "atol": max(self.atol, floor), "method": self.solver}
-        # An adaptive solver has to step onto the end, or it interpolates there with less accuracy.
-        options["options"] = {"step_size": 1 / self.steps} if self.solver in FIXED else {"step_t": times[1:]}
+        if self.solver in FIXED:
+            options["options"] = adjoint_options = {"step_size": 1 / self.steps}
+        else:
+            # Onto the end by a step, where else it would interpolate, with less accuracy. The first step is tried as
+            # long as can be: the solver's own guess is tiny for a field near zero, as at the start of training.
+            options["options"] = {"step_t": times[1:], "first_step": 1.0}
+            adjoint_options = {"step_t": times[:1], "first_step": 1.0, "norm": "seminorm"}
         solve = odeint
         if self.adjoint:
             solve = odeint_adjoint
-            if self.solver in ADAPTIVE:
-                options["adjoint_options"] = {"step_t": times[:1]}
+            options["adjoint_options"] = adjoint_options
             options["adjoint_params"] = [*self.field.parameters(), *([] if context is None else [context])]
         try:
             x, log_det = solve(slopes, (x, x.new_zeros(len(x))), times, **options)
