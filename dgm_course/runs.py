@@ -15,7 +15,7 @@ import re
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from dgm_course import recipes, training
 
@@ -71,8 +71,8 @@ def write(weights, file, model, card, dtype=torch.float32):
     """Writes weights and card (JSON and markdown); the card gets bytes and sha256 of the weights and is returned."""
     state = {key: value.detach().cpu().clone().contiguous() for key, value in model.state_dict().items()}
     state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
-    save_file(state, weights)
-    content = weights.read_bytes()
+    content = save(state)
+    weights.write_bytes(content)
     digest = hashlib.sha256(content).hexdigest()
     card = card | {"weights": {"bytes": len(content), "dtype": str(dtype)[6:], "sha256": digest}}
     file.write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
