@@ -70,8 +70,8 @@ class SpectralLinear(nn.Linear):
     def normalized(self, size=()):
         return self.weight * (self.coeff / spectral_bound(self.weight[None]).clamp(min=self.coeff))
 
-    def apply_with(self, weight, x):
-        return F.linear(x, weight, self.bias)
+    def apply_with(self, weight, bias, x):
+        return F.linear(x, weight, bias)
 
 
 class SpectralConv2d(nn.Conv2d):
@@ -96,8 +96,8 @@ class SpectralConv2d(nn.Conv2d):
         frequencies = torch.fft.rfft2(self.weight, s=torus).flatten(2).movedim(2, 0)
         return self.weight * (self.coeff / spectral_bound(frequencies).clamp(min=self.coeff))
 
-    def apply_with(self, weight, x):
-        return F.conv2d(x, weight, self.bias, padding=self.padding)
+    def apply_with(self, weight, bias, x):
+        return F.conv2d(x, weight, bias, padding=self.padding)
 
 
 class LipSwish(nn.Module):
@@ -107,9 +107,11 @@ class LipSwish(nn.Module):
         super().__init__()
         self.beta = nn.Parameter(torch.tensor([0.5]))
 
+    def slope(self):
+        return F.softplus(self.beta).clamp(min=1e-6)
+
     def forward(self, x):
-        slope = F.softplus(self.beta).clamp(min=1e-6)
-        return F.silu(slope * x) / (1.1 * slope)  # the same, in fewer passes over x
+        return x * torch.sigmoid(self.slope() * x) / 1.1
 
 
 class Contractive(nn.Module):
@@ -133,17 +135,31 @@ class Contractive(nn.Module):
         self.shift = nn.Linear(context_dim, width) if context_dim else None
 
     def fixed(self, x, context=None, name="x"):
-        """g(., context) as a function for many x of one shape, with weights normalized once."""
+        """g(., context) as a function for many x of one shape, with weights normalized once.
+
+        `g(x)` is y, `g(x, v)` is y and the forward derivative J v, with J = dy/dx.
+        """
         expect(x, self.shape, name)
         check_context(context, self.context_dim, len(x))
         weights = [layer.normalized(x.shape[2:]) for layer in self.layers]
+        biases = [layer.bias for layer in self.layers]
         shift = 0 if context is None else self.shift(context)[(..., *[None] * (x.dim() - 2))]
+        # LipSwish(h) = silu(s h) / (1.1 s): both scalings go into the weights, once, and not into each pass.
+        for i, act in enumerate(self.acts):
+            s = act.slope()
+            weights[i], biases[i], weights[i + 1] = s * weights[i], s * biases[i], weights[i + 1] / (1.1 * s)
+            shift = s * shift if i == 0 else shift
 
-        def g(x):
-            h = self.layers[0].apply_with(weights[0], x) + shift
-            for act, layer, weight in zip(self.acts, self.layers[1:], weights[1:], strict=True):
-                h = layer.apply_with(weight, act(h))
-            return h
+        def g(x, v=None):
+            h = self.layers[0].apply_with(weights[0], biases[0], x)
+            h = h if context is None else h + shift
+            v = None if v is None else self.layers[0].apply_with(weights[0], None, v)
+            for layer, weight, bias in zip(self.layers[1:], weights[1:], biases[1:], strict=True):
+                if v is not None:
+                    gate = torch.sigmoid(h)
+                    v = layer.apply_with(weight, None, gate * (1 + h * (1 - gate)) * v)
+                h = layer.apply_with(weight, bias, F.silu(h))
+            return h if v is None else (h, v)
 
         return g
 
@@ -201,8 +217,7 @@ class Residual(Transform):
         self.max_iter, self.generator = max_iter, generator
 
     def forward(self, x, context=None):
-        z, log_det = self._with_log_det(self.net.fixed(x, context), x)
-        return z, log_det
+        return self._with_log_det(self.net.fixed(x, context), x)
 
     def inverse(self, z, context=None):
         """As `Transform.inverse`. The gradient is that of the solution (implicit function theorem), once.
@@ -230,11 +245,11 @@ class Residual(Transform):
     def _with_log_det(self, g, x):
         """z and the log-det, as `log_det` says."""
         with tracked(x) as (x, keep):
-            y = g(x)
             if self.log_det in ("exact", "series"):
-                value = exact_log_det(dense_jacobian(y, x, keep), self.terms if self.log_det == "series" else None)
+                y, terms = g(x), self.terms if self.log_det == "series" else None
+                value = exact_log_det(dense_jacobian(y, x, keep), terms)
             elif self.log_det in ("hutchinson", "roulette"):
-                value = self.estimate(y, x, random_signs(x, self.generator), self.length(x.device), keep)
+                y, value = self.estimate(g, x, random_signs(x, self.generator), self.length(x.device))
             else:
                 raise ValueError(f"log_det must be exact, series, hutchinson or roulette, got {self.log_det!r}")
             z = x + y
@@ -247,26 +262,26 @@ class Residual(Transform):
         u = 1 - float(torch.rand((), generator=self.generator, device=device, dtype=torch.float64))
         return self.terms + math.floor(math.log(u) / math.log1p(-self.stop))
 
-    def estimate(self, y, x, v, n, keep=False):
-        """The estimate from y = g(x), given signs v and the number n of terms; `(batch,)`.
+    def estimate(self, g, x, v, n):
+        """y = g(x) and the estimate `(batch,)`, given signs v and the number n of terms.
+
+        One forward derivative J v serves all terms, v^T J^k v = (v^T J^(k-1)) J v, and carries the gradient.
 
         Args:
-            y, x: `(batch, ...)`, x with gradient.
+            g: from `Contractive.fixed`.
+            x: `(batch, ...)`, with gradient.
             v: random signs, of x's shape.
             n: number of terms, from `length`.
-            keep: whether the estimate is to have a gradient.
         """
-        w, value, neumann = v, 0.0, torch.zeros_like(v)
+        y, slope = g(x, v)
+        w, value, neumann = v, 0.0, 0.0
         for k in range(1, n + 1):
+            w = torch.autograd.grad(y, x, w, retain_graph=True)[0] if k > 1 else w  # v^T J^(k-1)
             reached = (1 - self.stop) ** max(0, k - self.terms) if self.log_det == "roulette" else 1.0
-            sign = (-1) ** (k + 1) / reached
-            neumann = neumann + sign * w
-            w = torch.autograd.grad(y, x, w, retain_graph=True)[0]  # v^T J^k
-            value = value + sign / k * sum_event(w * v)
-        if not keep:
-            return value
-        slope = sum_event(torch.autograd.grad(y, x, neumann, create_graph=True)[0] * v)  # its gradient is right
-        return value + slope - slope.detach()
+            signed = (-1) ** (k + 1) / reached * w
+            value, neumann = value + sum_event(signed * slope.detach()) / k, neumann + signed
+        surrogate = sum_event(neumann * slope)  # of zero weight in the value; its gradient is the right one
+        return y, value + surrogate - surrogate.detach()
 
 
 def exact_log_det(jacobian, terms=None):

@@ -39,7 +39,7 @@ def linear_block(matrix, **more):
 def given(layer, x, v, n):
     """The estimate of a block's log-det for signs v and n terms."""
     x = x.clone().requires_grad_()
-    return layer.estimate(layer.net(x), x, v, n).detach()
+    return layer.estimate(layer.net.fixed(x), x, v, n)[1].detach()
 
 
 def all_signs(dim):
@@ -121,6 +121,23 @@ def test_lipswish_has_slope_below_one(beta):
     with torch.no_grad():
         act.beta.fill_(beta)
     assert float(torch.autograd.grad(act(x).sum(), x)[0].abs().max()) < 1
+
+
+@pytest.mark.parametrize("context_dim", [0, 2])
+def test_the_network_equals_its_layers_one_by_one(context_dim):
+    torch.manual_seed(0)
+    net, x = ContractiveMLP(3, (8, 8), 0.9, context_dim).double(), noise(6, 3)
+    context = noise(6, 2) if context_dim else None
+    h = F.linear(x, net.layers[0].normalized(), net.layers[0].bias) + (net.shift(context) if context_dim else 0)
+    for i, (act, layer) in enumerate(zip(net.acts, net.layers[1:], strict=True)):
+        with torch.no_grad():
+            act.beta.fill_(i - 0.3)
+        h = F.linear(act(h), layer.normalized(), layer.bias)
+    assert torch.allclose(net(x, context), h, atol=1e-12)
+    g, v = net.fixed(x, context), noise(6, 3, seed=5)
+    y, slope = torch.autograd.functional.jvp(g, x, v)
+    for got, want in zip(g(x, v), (y, slope), strict=True):
+        assert torch.allclose(got, want, atol=1e-12)
 
 
 @pytest.mark.parametrize("scale", [1.0, 100.0, 1e4])
@@ -244,7 +261,7 @@ def test_the_gradient_of_an_estimate_is_unbiased(kind):
     p, n = (0.5, 2) if kind == "roulette" else (1.0, 2)
     while p > 1e-6:
         for v in all_signs(3):
-            part = slopes(layer.estimate(layer.net(x), x, v[None], n, keep=True))
+            part = slopes(layer.estimate(layer.net.fixed(x), x, v[None], n)[1])
             got = [total + p / 8 * one for total, one in zip(got, part, strict=True)]
         p, n = (p / 2, n + 1) if kind == "roulette" else (0.0, n)
     layer.log_det = "exact" if kind == "roulette" else "series"
