@@ -2,7 +2,6 @@
 
 import torch
 from torch import nn
-from torchdiffeq import odeint
 
 from dgm_course.distributions import StandardNormal
 from dgm_course.transforms.base import expect, sum_event
@@ -95,6 +94,8 @@ class ODEModel(nn.Module):
         # An adaptive solver has to step onto the end: beyond it the model may not be defined.
         options = {"step_size": 1 / steps} if steps else {"step_t": times[1:]}
         solver = {"method": _solver(steps), "rtol": tolerance, "atol": tolerance, "options": options}
+        from torchdiffeq import odeint  # only here: it brings scipy, which takes long to import
+
         return odeint(lambda t, x: field(t, x, context), z, times, **solver)[-1]
 
     def _draw(self, x, t, noise, generator):

@@ -11,7 +11,6 @@ References:
 
 import torch
 from torch import nn
-from torchdiffeq import odeint, odeint_adjoint
 
 from dgm_course.transforms.base import (
     Transform,
@@ -129,6 +128,8 @@ class Continuous(Transform):
             # long as can be: the solver's own guess is tiny for a field near zero, as at the start of training.
             options["options"] = {"step_t": times[1:], "first_step": 1.0}
             adjoint_options = {"step_t": times[:1], "first_step": 1.0, "norm": "seminorm"}
+        from torchdiffeq import odeint, odeint_adjoint  # only here: it brings scipy, which takes long to import
+
         solve = odeint
         if self.adjoint:
             solve = odeint_adjoint
