@@ -106,8 +106,10 @@ class DDPM(nn.Module):
         """What the network makes of x_t: its x0 and its epsilon, with x_t = signal x0 + noise epsilon."""
         signal, std = self.signal_and_noise(t)
         out = self.network(x_t, t.to(x_t) / self.steps, context=context)
-        x0 = {"epsilon": lambda: (x_t - std * out) / signal, "x0": lambda: out, "v": lambda: signal * x_t - std * out}
-        x0 = x0[self.predict]()
+        if self.predict == "epsilon":
+            x0 = (x_t - std * out) / signal
+        else:
+            x0 = out if self.predict == "x0" else signal * x_t - std * out
         if self.clip:
             x0 = x0.clamp(-1, 1)
         elif self.predict == "epsilon":
