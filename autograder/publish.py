@@ -100,9 +100,11 @@ list; elsewhere, upload `lectures/NAME/NAME.ipynb`.
 |---|---|
 | no network | lectures, data and `dgm check` need none; only the installation and `make update` do |
 | `No module named dgm_course` | start JupyterLab with `make lab`, or choose the kernel of `.venv` |
-| a package is missing or too old | `rm -r .venv`, then `make lab` installs everything anew |
+| a package is missing, too old or too new | `rm -r .venv`, then `make lab` installs everything anew |
 | a read-only folder, or a full disk | copy the folder to a place where you can write, or make room; then save again |
-| a kernel that was restarted, cells run out of order | Run, Restart Kernel and Run All Cells |
+| `NameError`, after the kernel was restarted or in a new order of cells | run the first code cell, then those above: \
+Run, Run All Above Selected Cell |
+| figures or numbers that make no sense any more | Run, Restart Kernel and Run All Cells |
 
 Code is under the [MIT licence](LICENSE), lecture text under [CC BY 4.0](LICENSE-text). Data:
 [data/README.md](data/README.md).
