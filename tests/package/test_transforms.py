@@ -187,10 +187,10 @@ TABLE = [
     Row("Residual, images", lambda: Residual(ContractiveConvNet(2, 4)), (2, 3, 3), wrong=((4,), (5, 4), (5, 3, 3, 3))),
     Row("Residual, images, context", lambda: Residual(ContractiveConvNet(1, 4, 0.9, 2)), (1, 3, 4), context=2),
     Row("Residual flow", lambda: flows.residual(2, 3, (8,), 0.9).transform, (2,)),
-    Row("Continuous", lambda: Continuous(VectorField(3, (8,)), solver="rk4", steps=20), (3,), wrong=((5, 4), (3,))),
+    Row("Continuous", lambda: Continuous(VectorField(3, (8,)), solver="rk4", steps=24), (3,), wrong=((5, 4), (3,))),
     Row(
         "Continuous, softplus, context",
-        lambda: Continuous(VectorField(2, (8,), 2, torch.nn.Softplus), solver="rk4", steps=20),
+        lambda: Continuous(VectorField(2, (8,), 2, torch.nn.Softplus), solver="rk4", steps=32),
         (2,),
         context=2,
     ),
