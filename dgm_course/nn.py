@@ -6,8 +6,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dgm_course.transforms.base import expect
-
 
 class MLP(nn.Module):
     """Fully connected network, called as `net(x, context=None)`.
@@ -217,3 +215,22 @@ def check_context(context, context_dim, batch):
         raise ValueError("this model takes no context; build it with context_dim to condition it")
     if context is not None and tuple(context.shape) != (batch, context_dim):
         raise ValueError(f"context must have shape ({batch}, {context_dim}), got {tuple(context.shape)}")
+
+
+def expect(x, shape, name="x"):
+    """Checks that `x` is a floating-point tensor of shape `(batch, *shape)`.
+
+    A `None` in `shape` allows any size, a last `...` any further dimensions.
+
+    Raises:
+        TypeError: not a tensor, or not of a floating-point dtype.
+        ValueError: another shape. The message says what was wanted and what came.
+    """
+    if not isinstance(x, torch.Tensor) or not x.is_floating_point():
+        came = f"dtype {x.dtype}" if isinstance(x, torch.Tensor) else type(x).__name__
+        raise TypeError(f"{name} must be a floating-point tensor, got {came}")
+    sizes, known = tuple(x.shape[1:]), tuple(n for n in shape if n is not ...)
+    right_length = len(sizes) >= len(known) if ... in shape else len(sizes) == len(known)
+    if x.dim() == 0 or not right_length or any(n not in (None, m) for n, m in zip(known, sizes, strict=False)):
+        want = ", ".join(["batch", *({None: "any", ...: "..."}.get(n, str(n)) for n in shape)])
+        raise ValueError(f"{name} must have shape ({want}), got {tuple(x.shape)}")

@@ -1,7 +1,8 @@
 """Invertible transforms: the common face, composition, and turning one round."""
 
-import torch
 from torch import nn
+
+from dgm_course.nn import expect
 
 
 class Transform(nn.Module):
@@ -54,25 +55,6 @@ class Inverse(Transform):
 
     def inverse(self, z, context=None):
         return self.transform(z, context)
-
-
-def expect(x, shape, name="x"):
-    """Checks that `x` is a floating-point tensor of shape `(batch, *shape)`.
-
-    A `None` in `shape` allows any size, a last `...` any further dimensions.
-
-    Raises:
-        TypeError: not a tensor, or not of a floating-point dtype.
-        ValueError: another shape. The message says what was wanted and what came.
-    """
-    if not isinstance(x, torch.Tensor) or not x.is_floating_point():
-        came = f"dtype {x.dtype}" if isinstance(x, torch.Tensor) else type(x).__name__
-        raise TypeError(f"{name} must be a floating-point tensor, got {came}")
-    sizes, known = tuple(x.shape[1:]), tuple(n for n in shape if n is not ...)
-    right_length = len(sizes) >= len(known) if ... in shape else len(sizes) == len(known)
-    if x.dim() == 0 or not right_length or any(n not in (None, m) for n, m in zip(known, sizes, strict=False)):
-        want = ", ".join(["batch", *({None: "any", ...: "..."}.get(n, str(n)) for n in shape)])
-        raise ValueError(f"{name} must have shape ({want}), got {tuple(x.shape)}")
 
 
 def sum_event(x):
