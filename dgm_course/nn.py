@@ -1,12 +1,13 @@
 """Networks that several families share."""
 
+from collections import deque
 from itertools import pairwise
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dgm_course.transforms.base import expect
+from dgm_course.transforms.base import check_context, expect
 
 
 class MLP(nn.Module):
@@ -202,18 +203,45 @@ class ResidualConvNet(nn.Module):
         return self.last(h.relu())
 
 
+class CausalConv1d(nn.Conv1d):
+    """Convolution over time that sees the present and the past, `(batch, c_in, length)` to `(batch, c_out, length)`.
+
+    Output t takes the inputs t, t - dilation, ..., t - (kernel - 1) dilation; before the first input stand zeros. With
+    a queue it goes one step at a time, at a cost that does not depend on the dilation.
+
+    Args:
+        c_in, c_out: channels.
+        kernel: number of inputs that an output sees.
+        dilation: their distance.
+
+    References:
+        WaveNet, van den Oord et al., 2016, section 2.1; Fast Wavenet Generation Algorithm, Paine et al., 2016.
+    """
+
+    def __init__(self, c_in, c_out, kernel=2, dilation=1):
+        super().__init__(c_in, c_out, kernel, dilation=dilation)
+        self.past = (kernel - 1) * dilation
+
+    def queue(self, batch):
+        """The inputs before the first: as many zeros as an output looks back."""
+        return deque([self.weight.new_zeros(batch, self.in_channels, 1)] * self.past)
+
+    def forward(self, x, queue=None):
+        if queue is None:
+            return super().forward(F.pad(x, (self.past, 0)))
+        queue.append(x)
+        seen = torch.cat([queue[k * self.dilation[0]] for k in range(self.kernel_size[0])], dim=2)
+        queue.popleft()
+        return F.conv1d(seen, self.weight, self.bias)
+
+
+def receptive_field(kernel, dilations):
+    """How many inputs, the present one included, an output of a stack of causal convolutions sees: 1 + (k-1) sum d."""
+    return 1 + (kernel - 1) * sum(dilations)
+
+
 def zero_(layer):
     """Sets weight and bias of a layer to zero and returns it."""
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
-
-
-def check_context(context, context_dim, batch):
-    """Checks that `context` has shape `(batch, context_dim)`, or is None where the model takes none."""
-    if context is None and context_dim:
-        raise ValueError(f"this model needs a context of shape (batch, {context_dim}), got none")
-    if context is not None and not context_dim:
-        raise ValueError("this model takes no context; build it with context_dim to condition it")
-    if context is not None and tuple(context.shape) != (batch, context_dim):
-        raise ValueError(f"context must have shape ({batch}, {context_dim}), got {tuple(context.shape)}")

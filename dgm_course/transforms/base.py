@@ -75,6 +75,16 @@ def expect(x, shape, name="x"):
         raise ValueError(f"{name} must have shape ({want}), got {tuple(x.shape)}")
 
 
+def check_context(context, context_dim, batch):
+    """Checks that `context` has shape `(batch, context_dim)`, or is None where the model takes none."""
+    if context is None and context_dim:
+        raise ValueError(f"this model needs a context of shape (batch, {context_dim}), got none")
+    if context is not None and not context_dim:
+        raise ValueError("this model takes no context; build it with context_dim to condition it")
+    if context is not None and tuple(context.shape) != (batch, context_dim):
+        raise ValueError(f"context must have shape ({batch}, {context_dim}), got {tuple(context.shape)}")
+
+
 def sum_event(x):
     """Sums over every dimension but the first: `(batch, ...)` to `(batch,)`."""
     return x.flatten(1).sum(1)

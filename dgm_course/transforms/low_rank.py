@@ -17,8 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dgm_course.nn import check_context
-from dgm_course.transforms.base import Transform, expect
+from dgm_course.transforms.base import Transform, check_context, expect
 
 MARGIN = 1e-3  # distance that every constraint keeps from the singular case, where softplus and tanh would round to it
 
