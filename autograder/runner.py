@@ -30,7 +30,6 @@ from autograder.remote import Remote, RemoteError
 from autograder.wire import Late, Lost, WireError, clean, seed
 from dgm_course.checks import _TITLES, CheckFailed
 
-
 DRAWING = ("matplotlib", "dgm_course.plotting")
 
 
