@@ -16,7 +16,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 help:
 	@echo "make demo      release lecture 06, hand in a small class, grade it, show the marks"
-	@echo "make lab       JupyterLab on the lectures, with nbgrader's extensions"
+	@echo "make lab       JupyterLab on a page with the lectures, with nbgrader's extensions"
 	@echo "make test      the tests (without the slow ones); WORKERS=4 for more processes"
 	@echo "make test-all  all tests, also the slow ones"
 	@echo "make release   make lectures/ anew from solutions/"
@@ -42,7 +42,7 @@ demo: .venv/course.stamp
 	$(BIN)/dgm demo
 
 lab: .venv/course.stamp
-	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/lectures
+	$(BIN)/dgm start
 
 test: .venv/dev.stamp
 	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"

@@ -1,6 +1,7 @@
 """The `dgm` command: release, grade, demo, and the tools of the house."""
 
 import argparse
+import errno
 import importlib
 import json
 import os
@@ -13,17 +14,35 @@ sys.modules.setdefault("rfc3987_syntax", None)  # slow to load, and jsonschema h
 ELSEWHERE = {
     "doctor": ("autograder.doctor", "what this machine offers the grader, and what its isolation does not stop"),
     "check": ("autograder.check", "run a notebook's visible tests as the grader will"),
+    "start": ("autograder.start", "JupyterLab on a page with the lectures and the points so far"),
     "update": ("autograder.update", "students: get corrected lectures, and keep one's own work"),
     "data": ("autograder.data_cli", "list, fetch and check data sets"),
+    "train": ("autograder.train_cli", "train models by their recipes, and keep weights and model cards"),
+    "table": ("autograder.train_cli", "tables of results from model cards"),
     "lint": ("autograder.lint_house", "the rules of the house and of test cells"),
     "edit": ("autograder.edit", "a solution notebook as a text file outside the tree"),
     "save": ("autograder.edit", "that text file back into the notebook"),
 }
 
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
 def main(argv=None):
     """Runs one verb. Returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
+    try:
+        return run(argv)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        print(f"dgm {argv[0]}: cannot write {error.filename or 'a file'}: {error.strerror}. Make room, or work in a "
+              "folder where you can write; then run it again", file=sys.stderr)  # fmt: skip
+        return 2
+
+
+def run(argv):
+    """Runs one verb, and lets errors of the file system pass."""
     if argv and argv[0] in ELSEWHERE:
         return run_elsewhere(argv[0], argv[1:])
     from autograder.notebooks import CourseError, find_course
@@ -38,7 +57,10 @@ def main(argv=None):
 
 def run_elsewhere(verb, argv):
     """Runs a verb of another module, which is imported only now."""
-    run = importlib.import_module(ELSEWHERE[verb][0]).main
+    module = importlib.import_module(ELSEWHERE[verb][0])
+    if verb in ("train", "table"):
+        return getattr(module, verb)(argv)
+    run = module.main
     if verb in ("edit", "save"):
         return run(argv, prog=f"dgm {verb}")
     return run(argv)

@@ -5,6 +5,7 @@ content is the known one; a damaged file is thrown away and fetched again.
 """
 
 import argparse
+import errno
 import hashlib
 import http.client
 import os
@@ -21,6 +22,7 @@ from dgm_course import data, full_sets
 
 ATTEMPTS = 3
 TIMEOUT = 30  # seconds without an answer
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # what a disk says, not a network
 
 
 class FetchError(RuntimeError):
@@ -83,6 +85,8 @@ def fetch_file(file: full_sets.File, folder: Path, url: str) -> None:
         except urllib.error.HTTPError as error:
             raise FetchError(f"{url}: the server answered {error.code} {error.reason}") from error
         except (OSError, http.client.HTTPException) as error:
+            if getattr(error, "errno", None) in NO_ROOM:
+                raise
             trouble = f"cannot reach {url}: {getattr(error, 'reason', error)}"
             continue  # what has come stays in the part file
         if full_sets.is_intact(part, file.sha256):
@@ -115,9 +119,10 @@ def fetch(name: str, mirror: str | None = None) -> Path:
             url = f"{mirror.rstrip('/')}/{card.folder}/{file.url.rsplit('/', 1)[-1]}" if mirror else file.url
             fetch_file(file, folder, url)
             print(f"{folder / file.name}: fetched, sha256 right")
-    except (FetchError, PermissionError) as error:
+    except (FetchError, OSError) as error:
+        room = "\nMake room, or set DGM_DATA to a folder where you can write." if isinstance(error, OSError) else ""
         raise FetchError(
-            f"{error}\nThe full set {name} was not brought. Meanwhile use the data that ships with the course: "
+            f"{error}{room}\nThe full set {name} was not brought. Meanwhile use the data that ships with the course: "
             f"load({card.shipped!r})"
         ) from error
     return folder

@@ -5,7 +5,7 @@ import re
 import subprocess
 import tomllib
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import nbformat
 from nbformat.v4 import new_code_cell
@@ -31,14 +31,20 @@ if importlib.util.find_spec("google") and importlib.util.find_spec("google.colab
     sys.path.insert(0, home) if home not in sys.path else None
     from dgm_course.colab import set_up; set_up(home)"""
 
+# nbgitpuller merges line by line and prefers the student's; a notebook is kept as a whole instead.
+KEEP = """
+# An edited lecture is never mixed with a corrected one.
+lectures/*/*.ipynb -merge
+"""
+
 MAKEFILE = """\
-# make lab: JupyterLab on the lectures. make update: corrected lectures; your own work is kept.
+# make lab: JupyterLab on a page with the lectures. make update: corrected lectures; your own work is kept.
 PYTHON ?= python3
 BIN    := $(CURDIR)/.venv/bin
 
 .PHONY: lab update
 lab: .venv/course.stamp
-	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/lectures
+	$(BIN)/dgm start
 
 update: .venv/course.stamp
 	$(BIN)/dgm update
@@ -69,8 +75,9 @@ cd dgm-course
 make lab
 ```
 
-This opens JupyterLab. Open a lecture, read, fill in the cells that raise `NotImplementedError`, run them. Without make:
-`python -m venv .venv`, `.venv/bin/pip install -c constraints.txt -e '.[lab,grade]'`, `.venv/bin/jupyter lab`.
+This opens JupyterLab on a page with the lectures and your points so far. Open a lecture, read, fill in the cells that
+raise `NotImplementedError`, run them. Without make: `python -m venv .venv`,
+`.venv/bin/pip install -c constraints.txt -e '.[lab,grade]'`, `.venv/bin/dgm start`.
 
 `.venv/bin/dgm check lectures/NAME/NAME.ipynb` runs all visible tests of a lecture as the grader will. Hidden tests run
 when you have handed in.
@@ -79,6 +86,7 @@ when you have handed in.
 
 `make update` brings them. What you have worked on stays as it is: if a lecture that you edited was corrected, the new
 version is put beside yours as `NAME_new.ipynb`. (`git pull` refuses to touch such a lecture. Then use `make update`.)
+On a hub, the link above brings corrections; if you have edited a lecture, its new version is in `.release/NAME/`.
 
 ## Hand in
 
@@ -126,6 +134,7 @@ def publish(course, folder, repin=False):
 
     files = {name: (course / name).read_bytes() for name in given(course)}
     files["Makefile"] = MAKEFILE.encode()
+    files[".gitattributes"] = files.get(".gitattributes", b"") + KEEP.encode()
     rows, pinned = [], {}
     for name in assignments(course):
         source = notebook_path(course, "lectures", name)
@@ -241,8 +250,9 @@ def row(title, inside, address, hub, tag):
         links.append(f"[Colab]({link})")
     if address and hub:
         name = address.rsplit("/", 1)[-1].removesuffix(".git")
-        repo, place = quote(address, safe=""), quote(f"lab/tree/{name}/{inside}", safe="")
-        links.append(f"[hub]({hub}/hub/user-redirect/git-pull?repo={repo}&branch=main&urlpath={place})")
+        # nbgitpuller would keep a ".git" in the name of the folder, so the link names it.
+        query = {"repo": address, "branch": "main", "targetPath": name, "urlpath": f"lab/tree/{name}/{inside}"}
+        links.append(f"[hub]({hub}/hub/user-redirect/git-pull?{urlencode(query, quote_via=quote, safe='')})")
     return f"| {title} | {', '.join(links)} |"
 
 

@@ -20,6 +20,7 @@ from dgm_course import __version__
 # Beside outputs and counts: what editors leave in notebooks and no reader needs.
 KEPT_CELL_METADATA = {"nbgrader", "dgm", "tags", "slideshow", "jupyter"}
 KEPT_METADATA = {"kernelspec"}
+FIRST = "# Run this cell first, and again whenever the kernel was restarted: without it no name below is known."
 
 
 def course_config(course):
@@ -43,14 +44,14 @@ def strip(notebook):
 
 
 def stamped_source(course, name):
-    """The solution notebook, stripped, with version and name in the first line of its set-up cell."""
+    """The solution notebook, stripped; its set-up cell starts with version and name, and says when to run it."""
     path = notebook_path(course, "solutions", name)
     if not path.is_file():
         raise CourseError(f"no {path}; there are {', '.join(assignments(course)) or 'no solutions'}")
     notebook = strip(nbformat.read(path, as_version=4))
     for cell in notebook.cells:
         if grade_id(cell) == "setup":
-            cell.source = f"# dgm-course {__version__}, {name}\n{cell.source}"
+            cell.source = f"# dgm-course {__version__}, {name}\n{FIRST}\n{cell.source}"
     return notebook
 
 

@@ -3,7 +3,7 @@
 import argparse
 import importlib
 
-NAMES = ("coupling", "grading")
+NAMES = ("coupling", "distillation", "grading", "sampling", "sequences")
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)

@@ -17,23 +17,26 @@ from dgm_course.autoregressive.common import check_classes
 
 
 class Bound(nn.Module):
-    """A model that gives log-weights `log p(x, z_i) - log q(z_i | x)`, `(k, batch)` in nats, for k samples of q."""
+    """A model that gives log-weights `log p(x, z_i) - log q(z_i | x)`, `(k, batch)` in nats, for k samples of q.
+
+    All methods hand on what else `log_weights` of the model takes, e.g. `context=`.
+    """
 
     def log_weights(self, x, k, generator=None):
         raise TypeError(f"{type(self).__name__} does not define log_weights")
 
-    def elbo(self, x, generator=None):
+    def elbo(self, x, generator=None, **more):
         """One sample of the evidence lower bound for each example, `(batch,)` in nats."""
-        return self.log_weights(x, 1, generator)[0]
+        return self.log_weights(x, 1, generator, **more)[0]
 
-    def iwae(self, x, k, generator=None):
+    def iwae(self, x, k, generator=None, **more):
         """Importance-weighted bound with k samples, `(batch,)` in nats; its expectation grows with k."""
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}")
-        return self.log_weights(x, k, generator).logsumexp(0) - math.log(k)
+        return self.log_weights(x, k, generator, **more).logsumexp(0) - math.log(k)
 
     @torch.no_grad()
-    def log_prob_estimate(self, x, k=1000, generator=None, chunk=50):
+    def log_prob_estimate(self, x, k=1000, generator=None, chunk=50, **more):
         """Estimate of log p(x) from k samples, `(batch,)` in nats: `iwae` in portions of `chunk`, without gradients.
 
         Its expectation is a lower bound; how close it comes depends on how far q is from the true posterior.
@@ -41,13 +44,13 @@ class Bound(nn.Module):
         if k < 1 or chunk < 1:
             raise ValueError(f"k and chunk must be at least 1, got k = {k} and chunk = {chunk}")
         sizes = [chunk] * (k // chunk) + [k % chunk] * (k % chunk > 0)
-        parts = [self.log_weights(x, size, generator).logsumexp(0) for size in sizes]
+        parts = [self.log_weights(x, size, generator, **more).logsumexp(0) for size in sizes]
         return torch.stack(parts).logsumexp(0) - math.log(k)
 
-    def loss(self, x, generator=None):
+    def loss(self, x, generator=None, **more):
         """Minus the mean ELBO, a scalar in nats."""
         not_empty(x)
-        return -self.elbo(x, generator).mean()
+        return -self.elbo(x, generator, **more).mean()
 
 
 def not_empty(x):

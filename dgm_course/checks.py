@@ -12,6 +12,7 @@ where the student's function lives in another process:
 A failed check raises `CheckFailed`. Its text says what was wanted, what came, where they differ, and the usual cause.
 """
 
+import html
 import os
 import random
 import sys
@@ -31,7 +32,7 @@ class CheckFailed(AssertionError):
 
     Attributes:
         what: name of the result that was judged, e.g. "log_det".
-        kind: "value", "shape", "type", "not finite", "no error" or "blank".
+        kind: "value", "shape", "type", "not finite", "no error", "blank" or "missing".
         cause: the usual cause, or None.
     """
 
@@ -54,6 +55,7 @@ _TITLES = {
     "not finite": "not finite",
     "no error": "an error was expected",
     "blank": "still blank",
+    "missing": "not there yet",
 }
 
 
@@ -346,7 +348,7 @@ def _shape(value):
 
 @contextmanager
 def exercise(name, points, hidden=False):
-    """Frame of a test cell: prints one line when all checks inside have passed, and keeps the score for `summary`."""
+    """Frame of a test cell: shows one line when all checks inside have passed, and keeps the score for `summary`."""
     if not hidden:
         _records[name] = (0.0, points)
         _blank.discard(name)
@@ -356,28 +358,62 @@ def exercise(name, points, hidden=False):
         if failure.kind == "blank" and not hidden:
             _blank.add(name)
         raise
+    except NameError as error:
+        if not _raised_by_the_cell(error):
+            raise
+        lines = [f"the name {error.name} is not known: its cell has not been run since the kernel started"]
+        raise CheckFailed(error.name, "missing", [*lines, "choose Run, Run All Above Selected Cell"]) from None
     if not hidden:
         _records[name] = (points, points)
-    print(f"{name}: all {'hidden' if hidden else 'visible'} checks passed ({_points(points)})")
+    text = f"{name}: all {'hidden' if hidden else 'visible'} checks passed ({_points(points)})"
+    _show(text, _card(html.escape(text), "success"))
+
+
+def _raised_by_the_cell(error):
+    """Whether a test cell itself misses a name, and not a student's function."""
+    trace = error.__traceback__
+    while trace.tb_next:
+        trace = trace.tb_next
+    return trace.tb_frame.f_code.co_name.startswith(("<module", "<cell"))
 
 
 def summary(**visible_points):
-    """Prints the visible points so far, which exercises are blank or open, and how to hand in.
+    """Shows the visible points so far, which exercises are blank or open, and how to hand in.
 
     Args:
         **visible_points: exercise name -> points of its visible test.
     """
-    width = max(map(len, visible_points))
+    rows = []
     for name, points in visible_points.items():
         earned = _records.get(name, (0.0, points))[0]
         state = "passed" if earned else "blank" if name in _blank else "open" if name in _records else "not run yet"
-        print(f"{name:<{width}}  {earned:g} of {_points(points)}  {state}")
+        rows.append((name, f"{earned:g} of {_points(points)}", state))
     total = sum(visible_points.values())
     earned = sum(_records[n][0] for n in visible_points if n in _records)
-    minutes = (time.monotonic() - _started) / 60
-    print(f"{'visible points':<{width}}  {earned:g} of {_points(total)}  ({minutes:.0f} minutes)")
-    print("Hidden tests count as well; they run when the notebook is graded.")
-    print(f"To hand in: save the notebook, then {_way_to_hand_in()}.")
+    minutes = round((time.monotonic() - _started) / 60)
+    rows.append(("visible points", f"{earned:g} of {_points(total)}", f"({_points(minutes, 'minute')})"))
+    end = "Hidden tests count as well; they run when the notebook is graded."
+    end += f"\nTo hand in: save the notebook, then {_way_to_hand_in()}."
+    widths = [max(len(row[k]) for row in rows) for k in range(2)]
+    text = "\n".join(f"{name:<{widths[0]}}  {points:<{widths[1]}}  {state}" for name, points, state in rows)
+    cells = ("".join(f"<td style='text-align: left'>{html.escape(text)}</td>" for text in row) for row in rows)
+    table = "".join(f"<tr>{cell}</tr>" for cell in cells)
+    below = html.escape(end).replace("\n", "<br>")
+    _show(f"{text}\n{end}", _card(f"<table>{table}</table>{below}", "success" if earned == total else "warn"))
+
+
+def _show(text, card):
+    """Prints a text. A front end that can shows a card of HTML instead; the notebook keeps both."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if getattr(shell, "kernel", None) is None:
+        print(text)
+    else:
+        shell.display_pub.publish({"text/plain": text, "text/html": card})
+
+
+def _card(inside, kind):
+    colour = {"success": "#388e3c", "warn": "#f57c00"}[kind]  # where there is no theme of JupyterLab
+    return f"<div style='border-left: 4px solid var(--jp-{kind}-color1, {colour}); padding: 2px 12px'>{inside}</div>"
 
 
 def _way_to_hand_in():
@@ -388,5 +424,5 @@ def _way_to_hand_in():
     return "upload it where your instructor said"
 
 
-def _points(points):
-    return f"{points:g} point{'' if points == 1 else 's'}"
+def _points(number, unit="point"):
+    return f"{number:g} {unit}{'' if number == 1 else 's'}"

@@ -35,6 +35,7 @@ class UniformNoise(nn.Module):
 
     def log_prob(self, u, x):
         """log q(u | x), `(batch,)` in nats, for u inside the cube."""
+        in_cube(u)
         return x.new_zeros(len(x))
 
 
@@ -79,9 +80,15 @@ class VariationalNoise(nn.Module):
 
     def log_prob(self, u, x):
         """log q(u | x), `(batch,)` in nats, for u inside the cube."""
+        in_cube(u)
         v = u.log() - (-u).log1p()
         z, log_det = self.flow(v, x)
         return self.base.log_prob(z) + log_det + sum_event(F.softplus(v) + F.softplus(-v))
+
+
+def in_cube(u):
+    if not bool(((u > 0) & (u < 1)).all()):
+        raise ValueError(f"u must lie inside (0, 1), got values from {u.min().item():g} to {u.max().item():g}")
 
 
 class SeesImage(nn.Module):
@@ -102,7 +109,7 @@ class Dequantized(Bound):
     `metrics.evaluate(model, x, metrics.discrete(...)).bits_per_dim`, without noise or scale in the convention.
 
     Args:
-        flow: has `log_prob(y)` and `sample(n, generator=)`; for pixels start its transform with a `Logit`.
+        flow: a `Flow`, or what has its `log_prob` and `sample`; for pixels start its transform with a `Logit`.
         shape: shape of one example.
         levels: integers run over 0 ... levels-1.
         noise: `UniformNoise()`, the default, or `VariationalNoise(shape)`.
@@ -115,11 +122,14 @@ class Dequantized(Bound):
         self.noise, self.scale = noise or UniformNoise(), float(scale or levels)
         self.register_buffer("like", torch.zeros(()), persistent=False)  # knows dtype and device of the model
 
-    def log_weights(self, x, k, generator=None):
+    def log_weights(self, x, k, generator=None, context=None):
         """log p(x + u) - log q(u | x) for k draws of noise, `(k, batch)` in nats.
 
         Args:
             x: integers `(batch, *shape)`, or floats with whole values.
+            k: draws of noise for each x.
+            generator: of the noise.
+            context: conditioning variables of the flow, `(batch, context_dim)`, if it takes any.
 
         Raises:
             ValueError: wrong shape, values outside 0 ... levels-1.
@@ -127,7 +137,8 @@ class Dequantized(Bound):
         """
         x = integers(x, self.shape, self.levels).to(self.like)
         u, log_q = self.noise.sample(2 * x / (self.levels - 1) - 1, k, generator)
-        log_p = self.flow.log_prob(self.join(x, u).flatten(0, 1)).unflatten(0, (k, len(x)))
+        context = None if context is None else context.repeat(k, 1)
+        log_p = self.flow.log_prob(self.join(x, u).flatten(0, 1), context).unflatten(0, (k, len(x)))
         return log_p - x[:1].numel() * math.log(self.scale) - log_q
 
     def join(self, x, u):
@@ -135,6 +146,6 @@ class Dequantized(Bound):
         return torch.minimum(x + u, torch.nextafter(x + 1, x)) / self.scale
 
     @torch.no_grad()
-    def sample(self, n, generator=None):
+    def sample(self, n, context=None, generator=None):
         """Integers `(n, *shape)`: samples of the flow rounded down; those outside the range are moved to its end."""
-        return (self.flow.sample(n, generator=generator) * self.scale).floor().clamp(0, self.levels - 1).long()
+        return (self.flow.sample(n, context, generator) * self.scale).floor().clamp(0, self.levels - 1).long()

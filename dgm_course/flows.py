@@ -13,6 +13,8 @@ from dgm_course.transforms import (
     Affine,
     Autoregressive,
     Compose,
+    Continuous,
+    ContractiveMLP,
     Coupling,
     Inverse,
     InvertibleConv1x1,
@@ -24,10 +26,12 @@ from dgm_course.transforms import (
     Radial,
     RationalQuadratic,
     Rescale,
+    Residual,
     Sigmoidal,
     Squeeze,
     SumOfSquares,
     Sylvester,
+    VectorField,
     checkerboard_mask,
 )
 
@@ -45,7 +49,9 @@ class Flow(nn.Module):
         self.base, self.transform = base, transform
 
     def log_prob(self, x, context=None):
-        """Exact log-density in nats, `(batch, ...)` to `(batch,)`.
+        """Log-density in nats, `(batch, ...)` to `(batch,)`: exact, unless a layer was told to estimate its log-det.
+
+        (`Residual` and `Continuous` can; their `log_det` and `trace` say what comes back.)
 
         Raises:
             ValueError: wrong shape, or NaN or infinite entries in x.
@@ -295,6 +301,41 @@ def sylvester(dim, layers=4, rank=None, kind="orthogonal", reflections=4, contex
     rank = dim if rank is None else rank
     made = [Sylvester(dim, rank, kind, reflections, i % 2 == 1, context_dim) for i in range(layers)]
     return Flow(StandardNormal((dim,)), Compose(*made))
+
+
+def residual(dim, blocks=8, hidden=(64, 64), coeff=0.97, context_dim=0, log_det="exact", terms=10, generator=None):
+    """Residual flow on vectors: contractive residual blocks, log_prob exact or estimated as `log_det` says.
+
+    Args:
+        dim: entries of x.
+        blocks: number of residual blocks.
+        hidden: widths of each block's network.
+        coeff: bound on the singular values of each weight, below 1.
+        context_dim: entries of `context`; 0 for none.
+        log_det, terms, generator: as in `Residual`.
+
+    References:
+        Residual flows for invertible generative modeling, Chen et al., 2019.
+    """
+    nets = [ContractiveMLP(dim, hidden, coeff, context_dim) for _ in range(blocks)]
+    return Flow(StandardNormal((dim,)), Compose(*[Residual(net, log_det, terms, generator=generator) for net in nets]))
+
+
+def ffjord(dim, hidden=(64, 64), context_dim=0, activation=nn.Tanh, **solver):
+    """FFJORD, a continuous normalizing flow on vectors, with one vector field.
+
+    Args:
+        dim: entries of x.
+        hidden: widths of the vector field's network.
+        context_dim: entries of `context`; 0 for none.
+        activation: class of its nonlinearity, a smooth one.
+        solver: `trace`, `solver`, `steps`, `atol`, `rtol`, `adjoint`, `generator` of `Continuous`.
+
+    References:
+        FFJORD: Free-form continuous dynamics for scalable reversible generative models, Grathwohl et al., 2019.
+    """
+    field = VectorField(dim, hidden, context_dim, activation)
+    return Flow(StandardNormal((dim,)), Continuous(field, **solver))
 
 
 def reverse_kl(flow, log_density, n, context=None, generator=None):

@@ -34,13 +34,15 @@ class Convention:
     scale: float = 1.0
 
     def prepare(self, data, generator=None):
-        """The x of the model for data of any shape; integers become float32. New noise at each call.
+        """The x of the model for data of any shape. New noise at each call; with it integers become float32.
 
         Raises:
             TypeError: the convention is for integers, and the data are not.
         """
         if self.discrete and data.is_floating_point() and not bool((data == data.round()).all()):
             raise TypeError(f"{self.name!r} needs integers, got {data.dtype} with other values")
+        if self.discrete and not self.noise and self.scale == 1 and not data.is_floating_point():
+            return data.long()
         x = data if data.is_floating_point() else data.float()
         if self.noise:
             where = x.device if generator is None else generator.device

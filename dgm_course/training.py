@@ -334,13 +334,17 @@ def _set_random_state(states, device):
 def _save(path, state):
     """Writes a checkpoint so that a kill at any moment leaves the old one or the new one, never half of one."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:  # torch wraps what the disk says
+        partial.unlink(missing_ok=True)
+        raise OSError(f"no checkpoint could be written to {path}: make room, or give another path ({error})") from error
 
 
 def _load(path, settings, device):

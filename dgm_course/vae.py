@@ -43,14 +43,17 @@ def discrete_surgery(log_likelihood, log_q, log_prior):
 
     Args:
         log_likelihood: log p(x_i | z), `(n, K)` in nats.
-        log_q: log q(z | x_i), `(n, K)`.
+        log_q: log q(z | x_i), `(n, K)`; may hold -inf, for values of z that x_i never takes.
         log_prior: log p(z), `(K,)`.
 
     References:
         Hoffman, Johnson, 2016, section 2.
     """
     log_agg = log_q.logsumexp(0) - math.log(len(log_q))
-    return _surgery(log_likelihood, log_q, log_agg, log_prior, lambda value: (log_q.exp() * value).sum(1).mean())
+    q = log_q.exp()
+    return _surgery(
+        log_likelihood, log_q, log_agg, log_prior, lambda value: torch.where(q > 0, q * value, 0).sum(1).mean()
+    )
 
 
 def _surgery(log_likelihood, log_q, log_agg, log_prior, mean):
@@ -75,6 +78,8 @@ class VAE(Bound):
 
     def __init__(self, posterior, decoder, likelihood, shape, prior=None, free_bits=0.0, warm_up=0):
         super().__init__()
+        if free_bits < 0 or warm_up < 0:
+            raise ValueError(f"free_bits and warm_up must be at least 0, got {free_bits} and {warm_up}")
         self.posterior, self.decoder, self.likelihood, self.shape = posterior, decoder, likelihood, tuple(shape)
         self.prior = prior or StandardNormal((posterior.dim,))
         self.free_bits, self.warm_up = free_bits, warm_up
@@ -182,7 +187,7 @@ class VAE(Bound):
         """Estimates of the parts of the mean ELBO of n points, from k samples of z each: a `Surgery`.
 
         q_agg is taken over the same n points, all of them: over a minibatch the mutual information is at most the log
-        of its size. Costs k n^2 densities.
+        of its size. Costs k n^2 densities; with a flow steered by the encoder each of them is a pass of the flow.
 
         References:
             ELBO surgery, Hoffman, Johnson, 2016, section 2.

@@ -9,7 +9,7 @@ from itertools import repeat
 from torch import nn
 
 from dgm_course.autoregressive.sequences import SequenceModel
-from dgm_course.nn import CausalConv1d, receptive_field
+from dgm_course.nn import CausalConv1d, Conv1x1, receptive_field
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -24,9 +24,9 @@ class ByteNetBlock(nn.Module):
 
     def __init__(self, d, kernel, dilation):
         super().__init__()
-        self.down = nn.Sequential(ChannelNorm(2 * d), nn.ReLU(), nn.Conv1d(2 * d, d, 1), ChannelNorm(d), nn.ReLU())
+        self.down = nn.Sequential(ChannelNorm(2 * d), nn.ReLU(), Conv1x1(2 * d, d), ChannelNorm(d), nn.ReLU())
         self.conv = CausalConv1d(d, d, kernel, dilation)
-        self.up = nn.Sequential(ChannelNorm(d), nn.ReLU(), nn.Conv1d(d, 2 * d, 1))
+        self.up = nn.Sequential(ChannelNorm(d), nn.ReLU(), Conv1x1(d, 2 * d))
 
     def forward(self, h, queue=None):
         return h + self.up(self.conv(self.down(h), queue))
@@ -51,10 +51,10 @@ class ByteNet(SequenceModel):
         super().__init__(levels, context_dim, local_dim)
         dilations = [2**i for i in range(layers)] * sets
         self.embed = nn.Embedding(levels + 1, 2 * d)
-        self.source = nn.Conv1d(context_dim + local_dim, 2 * d, 1) if context_dim + local_dim else None
+        self.source = Conv1x1(context_dim + local_dim, 2 * d) if context_dim + local_dim else None
         self.blocks = nn.ModuleList(ByteNetBlock(d, kernel, dilation) for dilation in dilations)
         self.head = nn.Sequential(
-            ChannelNorm(2 * d), nn.ReLU(), nn.Conv1d(2 * d, 2 * d, 1), nn.ReLU(), nn.Conv1d(2 * d, levels, 1)
+            ChannelNorm(2 * d), nn.ReLU(), Conv1x1(2 * d, 2 * d), nn.ReLU(), Conv1x1(2 * d, levels)
         )
         self.reach = receptive_field(kernel, dilations)
 

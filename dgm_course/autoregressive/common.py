@@ -1,7 +1,9 @@
-"""What all samplers and likelihoods of discrete data share: checks of input, and one draw from logits."""
+"""What all samplers and likelihoods share: checks of input, one draw from logits, and the start of a completion."""
 
 import torch
 from tqdm.auto import tqdm
+
+from dgm_course.transforms.base import expect
 
 
 def check_classes(x, shape, levels, name="x"):
@@ -49,15 +51,16 @@ def known_entries(n, shape, levels, known=None, mask=None, device=None):
     Args:
         n: samples.
         shape: shape of one sample, e.g. `(1, 28, 28)`.
-        levels: size of the alphabet.
-        known: integers `(n, *shape)`, or `(*shape)` for all samples alike; None for nothing given.
+        levels: size of the alphabet; None for real numbers, then all entries are floating-point.
+        known: entries `(n, *shape)`, or `(*shape)` for all samples alike; None for nothing given.
         mask: True where `known` is kept, of any shape that broadcasts to `(n, *shape)`.
         device: where the samples are made.
 
     Returns:
-        Integers `(n, *shape)`, zero where nothing is given, and a mask `(n, *shape)`.
+        Entries `(n, *shape)`, zero where nothing is given, and a mask `(n, *shape)`.
 
     Raises:
+        TypeError: known holds integers where reals are wanted, or the other way round.
         ValueError: only one of the two given, or wrong shapes or values.
     """
     if n < 1:
@@ -65,11 +68,14 @@ def known_entries(n, shape, levels, known=None, mask=None, device=None):
     if (known is None) != (mask is None):
         raise ValueError("completion needs both: known (the entries) and mask (True where they are kept)")
     if known is None:
-        zeros = torch.zeros(n, *shape, dtype=torch.long, device=device)
+        zeros = torch.zeros(n, *shape, dtype=torch.long if levels else None, device=device)
         return zeros, zeros.bool()
     if known.dim() == len(shape):
         known = known.expand(n, *known.shape)
-    known = check_classes(known, shape, levels, "known").to(device)
+    if levels:
+        known = check_classes(known, shape, levels, "known")
+    else:
+        expect(known, shape, "known")
     if len(known) != n:
         raise ValueError(f"known must hold {n} samples, got {len(known)}")
     mask = torch.as_tensor(mask)
@@ -77,7 +83,7 @@ def known_entries(n, shape, levels, known=None, mask=None, device=None):
         mask = mask.bool().to(device).expand(n, *shape)
     except RuntimeError:
         raise ValueError(f"mask must broadcast to {(n, *shape)}, got {tuple(mask.shape)}") from None
-    return torch.where(mask, known, 0), mask
+    return torch.where(mask, known.to(device), 0), mask
 
 
 def steps(n, progress):

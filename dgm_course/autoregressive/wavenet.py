@@ -14,7 +14,7 @@ from torch import nn
 
 from dgm_course.autoregressive.sequences import SequenceModel, Softmax
 from dgm_course.distributions import DiscretizedLogisticMixture, LogisticMixture
-from dgm_course.nn import CausalConv1d, check_context, receptive_field, zero_
+from dgm_course.nn import CausalConv1d, Conv1x1, check_context, receptive_field, zero_
 from dgm_course.transforms.base import expect
 
 
@@ -50,8 +50,8 @@ class GatedBlock(nn.Module):
     def __init__(self, channels, skip, kernel, dilation, condition_dim):
         super().__init__()
         self.conv = CausalConv1d(channels, 2 * channels, kernel, dilation)
-        self.condition = nn.Conv1d(condition_dim, 2 * channels, 1, bias=False) if condition_dim else None
-        self.out = nn.Conv1d(channels, channels + skip, 1)
+        self.condition = Conv1x1(condition_dim, 2 * channels, bias=False) if condition_dim else None
+        self.out = Conv1x1(channels, channels + skip)
         self.channels = channels
 
     def forward(self, h, condition=None, queue=None):
@@ -80,7 +80,7 @@ class GatedStack(nn.Module):
         dilations = [2**i for i in range(layers)] * stacks
         self.first = CausalConv1d(c_in, channels, kernel)
         self.blocks = nn.ModuleList(GatedBlock(channels, skip, kernel, d, condition_dim) for d in dilations)
-        self.head = nn.Sequential(nn.ReLU(), nn.Conv1d(skip, skip, 1), nn.ReLU(), nn.Conv1d(skip, c_out, 1))
+        self.head = nn.Sequential(nn.ReLU(), Conv1x1(skip, skip), nn.ReLU(), Conv1x1(skip, c_out))
         self.reach = receptive_field(kernel, [1, *dilations])
 
     def new_cache(self, batch):
@@ -125,6 +125,8 @@ class WaveNet(SequenceModel):
         if self.output != "logistic":
             return super().check(x, name)
         expect(x, (None,), name)
+        if not bool(torch.isfinite(x).all()):
+            raise ValueError(f"{name} has {int((~torch.isfinite(x)).sum())} entries that are NaN or infinite")
         return x
 
     def start(self, batch):

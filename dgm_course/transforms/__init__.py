@@ -1,6 +1,7 @@
 """Invertible transforms. One direction: `z, log_det = transform(x)` and `x, log_det = transform.inverse(z)`."""
 
 from dgm_course.transforms.base import Compose, Inverse, Transform
+from dgm_course.transforms.continuous import Continuous, VectorField
 from dgm_course.transforms.coupling import Additive, Affine, Coupling, MaskedCoupling
 from dgm_course.transforms.glow import ActNorm, InvertibleConv1x1
 from dgm_course.transforms.image import Logit, MultiScale, Squeeze, channel_mask, checkerboard_mask
@@ -8,6 +9,7 @@ from dgm_course.transforms.linear import Permute, Rescale, Standardize
 from dgm_course.transforms.low_rank import Planar, Radial, Sylvester
 from dgm_course.transforms.masked import Autoregressive
 from dgm_course.transforms.monotone import PositiveNetwork, Sigmoidal, SumOfSquares
+from dgm_course.transforms.residual import ContractiveConvNet, ContractiveMLP, Residual
 from dgm_course.transforms.splines import Cubic, RationalQuadratic
 
 __all__ = [
@@ -16,6 +18,9 @@ __all__ = [
     "Affine",
     "Autoregressive",
     "Compose",
+    "Continuous",
+    "ContractiveConvNet",
+    "ContractiveMLP",
     "Coupling",
     "Cubic",
     "Inverse",
@@ -29,12 +34,14 @@ __all__ = [
     "Radial",
     "RationalQuadratic",
     "Rescale",
+    "Residual",
     "Sigmoidal",
     "Squeeze",
     "Standardize",
     "SumOfSquares",
     "Sylvester",
     "Transform",
+    "VectorField",
     "channel_mask",
     "checkerboard_mask",
 ]

@@ -1,5 +1,7 @@
 """Invertible transforms: the common face, composition, and turning one round."""
 
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
@@ -88,3 +90,29 @@ def check_context(context, context_dim, batch):
 def sum_event(x):
     """Sums over every dimension but the first: `(batch, ...)` to `(batch,)`."""
     return x.flatten(1).sum(1)
+
+
+def random_signs(x, generator=None):
+    """Entries -1 or 1 with probability 1/2 each, in x's shape, dtype and device: the noise of Hutchinson's trace."""
+    return 2 * torch.randint(0, 2, x.shape, generator=generator, device=x.device).to(x.dtype) - 1
+
+
+@contextmanager
+def tracked(x):
+    """For derivatives inside a transform: yields x with gradient, and whether the caller wants gradients himself.
+
+    Inside, gradients are on even under `no_grad`.
+    """
+    keep = torch.is_grad_enabled()
+    with torch.enable_grad():
+        yield x if keep and x.requires_grad else x.detach().requires_grad_(), keep
+
+
+def dense_jacobian(y, x, keep=False):
+    """Jacobian `(batch, n, n)` of y with respect to x, both of n entries each; examples must not see one another.
+
+    Args:
+        keep: whether the Jacobian is to have a gradient.
+    """
+    rows = [torch.autograd.grad(column.sum(), x, retain_graph=True, create_graph=keep)[0] for column in y.flatten(1).mT]
+    return torch.stack(rows, 1).flatten(2)

@@ -1,12 +1,15 @@
 """What students get gives nothing away, and their work outlives every correction."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+from urllib.parse import parse_qs, urlsplit
 
 import nbformat
 import pytest
+from nbgitpuller import GitPuller
 
 from autograder import check
 from autograder.notebooks import CourseError, intake, load_assignment, read_submission
@@ -240,6 +243,44 @@ def test_on_github_there_is_a_badge_with_the_pinned_tag(school, tmp_path):
     link = f"https://colab.research.google.com/github/someone/course/blob/v1/{LECTURE}"
     assert link in nbformat.read(tmp_path / "student" / LECTURE, as_version=4).cells[0].source
     assert link in (tmp_path / "student" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("suffix", ["", ".git"])
+def test_on_a_hub_there_is_a_link_that_pulls_and_opens_the_lecture(school, tmp_path, suffix):
+    address = f"https://git.example.org/some one/course{suffix}"
+    set_address(school, address)
+    pyproject = school / "pyproject.toml"
+    pyproject.write_text(pyproject.read_text().replace('hub = ""', 'hub = "https://hub.example.org/"'))
+    publish(school, tmp_path / "student")
+    (link,) = re.findall(r"\[hub\]\((\S+)\)", (tmp_path / "student" / "README.md").read_text())
+    parts = urlsplit(link)
+    assert (parts.scheme, parts.netloc, parts.path) == ("https", "hub.example.org", "/hub/user-redirect/git-pull")
+    query = {key: value for key, (value,) in parse_qs(parts.query, strict_parsing=True).items()}
+    assert query == {
+        "repo": address, "branch": "main", "targetPath": "course", "urlpath": f"lab/tree/course/{LECTURE}"
+    }  # fmt: skip
+
+
+def test_nbgitpuller_brings_corrections_and_keeps_an_edited_lecture_whole(school, tmp_path):
+    def pull(folder):
+        return list(GitPuller(str(student), str(folder), branch="main").pull())
+
+    student, ada, bruno = (tmp_path / name for name in ("student", "ada", "bruno"))
+    publish(school, student)
+    pull(ada), pull(bruno)
+    work = answer(ada)
+    correct(school)
+    (school / "data" / "new.txt").write_text("new")
+    publish(school, student)
+    pull(ada), pull(bruno)
+    assert (ada / LECTURE).read_bytes() == work
+    assert (ada / "data" / "new.txt").read_text() == "new"
+    assert "Tiny, corrected" in (ada / ".release" / tiny.NAME / f"{tiny.NAME}.ipynb").read_text()
+    assert "Tiny, corrected" in (bruno / LECTURE).read_text()
+    correct(school, "# Tiny, corrected again")
+    publish(school, student)
+    pull(ada)
+    assert (ada / LECTURE).read_bytes() == work
 
 
 def test_the_colab_cell(school, tmp_path):

@@ -1,12 +1,17 @@
 """Every lecture runs: the solution without an error, the release to its end, and the release is up to date."""
 
+import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
+import matplotlib
 import nbformat
 import pytest
+from IPython.paths import get_ipython_dir
 from nbclient import NotebookClient
 from nbformat import v4
 
@@ -16,6 +21,20 @@ ROOT = Path(__file__).parents[2]
 NAMES = sorted(path.stem for path in ROOT.glob("solutions/*/*.ipynb"))
 TIMEOUT = 300  # seconds for one cell; generous, since time must not decide a test
 MEMORY = 2_000  # MB
+# Notes what the kernel opens for writing, makes, renames or removes, and whether it starts programs or connections.
+AUDIT = """import os, sys
+_changed = set()
+def _note(event, args):
+    if event == "open" and isinstance(args[0], (str, bytes)):
+        mode, flags = args[1] or "", args[2] or 0
+        if set(mode) & set("wax+") or flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            _changed.add(os.path.abspath(os.fsdecode(args[0])))
+    elif event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "os.link", "os.truncate"):
+        _changed.update(os.path.abspath(os.fsdecode(a)) for a in args[:2] if isinstance(a, (str, bytes)))
+    elif event in ("subprocess.Popen", "os.system", "socket.connect"):
+        _changed.add(f"{event} {args[:2]}")
+sys.addaudithook(_note)"""
+CHANGED = "import json; print(json.dumps(sorted(_changed)))"
 PEAK = """from pathlib import Path
 status = Path("/proc/self/status")
 print(status.read_text().split("VmHWM:")[1].split()[0] if status.exists() else 0)"""  # kB of the kernel; 0 off Linux
@@ -25,11 +44,11 @@ def run(folder, name, tmp_path):
     """Executes a notebook as Run All does, demonstrations included.
 
     Returns:
-        The executed notebook, seconds, and the peak memory of its kernel in MB.
+        The executed notebook, seconds, the peak memory of its kernel in MB, and what it changed, as paths.
     """
     shutil.copytree(ROOT / folder / name, tmp_path / name, dirs_exist_ok=True)
     nb = nbformat.read(tmp_path / name / f"{name}.ipynb", as_version=4)
-    nb.cells.append(v4.new_code_cell(PEAK))
+    nb.cells = [v4.new_code_cell(AUDIT), *nb.cells, v4.new_code_cell(CHANGED), v4.new_code_cell(PEAK)]
     # By default nbclient leaves out the cells tagged skip-execution; here none is left out.
     client = NotebookClient(nb, timeout=TIMEOUT, kernel_name="python3", skip_cells_with_tag="",
                             resources={"metadata": {"path": str(tmp_path / name)}})  # fmt: skip
@@ -37,7 +56,16 @@ def run(folder, name, tmp_path):
     start = time.perf_counter()
     client.execute(env=inline)  # raises CellExecutionError where a cell without the tag raises-exception fails
     seconds = time.perf_counter() - start
-    return nb, seconds, int(nb.cells.pop().outputs[0].text) / 1000
+    _, *nb.cells, changed, peak = nb.cells
+    return nb, seconds, int(peak.outputs[0].text) / 1000, json.loads(changed.outputs[0].text)
+
+
+def strays(changed, folder):
+    """What a lecture changed outside its own folder, beside the caches of Python, torch, matplotlib and IPython."""
+    caches = ("__pycache__", "torchinductor_")
+    own = (folder, matplotlib.get_cachedir(), matplotlib.get_configdir(), get_ipython_dir(), os.devnull)
+    changed = [path for path in changed if not any(name in path for name in caches)]
+    return [path for path in changed if not any(Path(path).is_relative_to(place) for place in own)]
 
 
 def outputs(nb, wanted):
@@ -47,7 +75,7 @@ def outputs(nb, wanted):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_solution_runs_without_an_error(name, tmp_path, record_property):
-    nb, seconds, megabytes = run("solutions", name, tmp_path)
+    nb, seconds, megabytes, _ = run("solutions", name, tmp_path)
     record_property("measured", f"{seconds:.0f} s, {megabytes:.0f} MB")
     assert not outputs(nb, lambda out: out.output_type == "error")
     assert megabytes < MEMORY
@@ -59,10 +87,11 @@ def test_the_solution_runs_without_an_error(name, tmp_path, record_property):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_blank_exercise_never_stops_the_lecture(name, tmp_path, record_property):
-    nb, seconds, megabytes = run("lectures", name, tmp_path)
+    nb, seconds, megabytes, changed = run("lectures", name, tmp_path)
     record_property("measured", f"{seconds:.0f} s, {megabytes:.0f} MB")
     errors = outputs(nb, lambda out: out.output_type == "error")
     assert errors, "the tests of blank exercises must fail"
+    assert not strays(changed, tmp_path / name), "a lecture writes into its own folder alone, and needs no network"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -76,3 +105,17 @@ def test_the_release_is_up_to_date(name, tmp_path):
         for base in (tmp_path, ROOT)
     )  # fmt: skip
     assert made == committed, f"lectures/{name} is not what solutions/{name} gives: run `dgm release {name}`"
+
+
+def test_what_a_lecture_must_not_do_is_seen(tmp_path):
+    """Or else the test above would pass for nothing."""
+    (tmp_path / "lecture").mkdir()
+    deeds = ["open('mine.txt', 'w')", "open('../data.npz', 'r+b')", "os.mkdir('../new')", "open('../data.npz', 'rb')"]
+    deeds += ["os.system('true')", "import pathlib; pathlib.Path('../other.txt').write_text('x')"]
+    (tmp_path / "data.npz").write_bytes(b"x")
+    code = "\n".join([AUDIT, *deeds, CHANGED])
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path / "lecture", capture_output=True, text=True, check=True)
+    found = strays(json.loads(done.stdout), tmp_path / "lecture")
+    assert {Path(path).name for path in found if path.startswith("/")} == {"data.npz", "new", "other.txt"}
+    assert [path for path in found if path.startswith("os.system")]

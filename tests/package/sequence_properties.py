@@ -1,10 +1,13 @@
 """What every model of sequences must do, whatever it is made of. The tests of each model call these."""
 
+import copy
 import itertools
 import re
 
 import pytest
 import torch
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
 def contexts(model, n, length, dtype=torch.float64):
@@ -112,6 +115,22 @@ def check_bad_input(model):
         model.log_prob(x, torch.zeros(2, 1))
     with pytest.raises(ValueError, match="takes no local context"):
         model.log_prob(x, local=torch.zeros(2, 1, 4))
+
+
+def check_device(model, device):
+    """A model in float32 gives the numbers of its float64 self, and samples, on any device."""
+    x = random_sequence(model, 3, 12) if model.start(1).dtype == torch.long else torch.rand(3, 12)
+    context = contexts(model, 3, 12, torch.float32)
+    wanted = copy.deepcopy(model).double().log_prob(x, **{k: v.double() for k, v in context.items()})
+    model, context = model.to(device), {k: v.to(device) for k, v in context.items()}
+    got = model.log_prob(x.to(device), **context)
+    assert got.dtype == torch.float32 and got.device.type == device
+    torch.testing.assert_close(got.cpu().double(), wanted, rtol=1e-4, atol=1e-4)
+    model.loss(x.to(device), **context).backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+    generator = torch.Generator(device).manual_seed(0)
+    samples = model.sample(3, 12, prefix=x[0, :2].to(device), generator=generator, **context)
+    assert samples.device.type == device and torch.isfinite(model.log_prob(samples, **context)).all()
 
 
 def check_learns(model, steps=60):

@@ -60,6 +60,11 @@ def test_samples_come_as_often_as_log_prob_says():
     properties.check_sampled_frequencies(make())
 
 
+@pytest.mark.parametrize("device", properties.DEVICES)
+def test_float32_on_every_device(device):
+    properties.check_device(make(context_dim=2, local_dim=3).float(), device)
+
+
 def test_it_learns_and_continues_a_periodic_text():
     properties.check_learns(ByteNet(3, d=8, layers=3, sets=1))
 

@@ -1,10 +1,13 @@
 """Checks: what a student reads when something is wrong, and that a test cell cannot be hurt by what it judges."""
 
+import subprocess
 import sys
 
+import nbformat
 import numpy as np
 import pytest
 import torch
+from nbclient import NotebookClient
 
 from dgm_course import checks
 from dgm_course.checks import CheckFailed
@@ -223,3 +226,29 @@ def test_the_end_of_a_lecture_says_what_is_blank_and_how_to_hand_in(capsys, monk
     assert "press Submit" in end()
     monkeypatch.setitem(sys.modules, "google.colab", object())
     assert "download it" in end()
+
+
+def test_a_notebook_keeps_a_card_and_the_text_that_a_plain_process_prints():
+    cells = [
+        "from dgm_course import checks\nwith checks.exercise('f', points=2):\n    pass",
+        "with checks.exercise('f<g', points=1):\n    checks.true(False, 'x', 'yes', 'no')",
+        "print('before')\nchecks.summary(**{'f': 2, 'f<g': 1})",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
+    NotebookClient(notebook, kernel_name="python3", allow_errors=True, timeout=120).execute()
+    passed, failed, end = (cell.outputs for cell in notebook.cells)
+    assert [output.output_type for output in (*passed, *failed, *end)] == [
+        "display_data",
+        "error",
+        "stream",
+        "display_data",
+    ]
+    assert passed[0].data["text/plain"] == "f: all visible checks passed (2 points)"
+    assert "f: all visible checks passed (2 points)" in passed[0].data["text/html"]
+    assert failed[0].traceback == ["x: wrong value", "  wanted yes", "  came   no"]
+    assert "<td" in end[1].data["text/html"] and "f&lt;g" in end[1].data["text/html"]
+    failing = cells[1].replace("\n", "\n    ")
+    code = f"{cells[0]}\ntry:\n    {failing}\nexcept AssertionError:\n    pass\n{cells[2]}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    texts = [passed[0].data["text/plain"], "before", end[1].data["text/plain"]]
+    assert done.stdout == "\n".join(texts) + "\n" and done.stderr == ""

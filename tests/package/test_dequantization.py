@@ -10,6 +10,7 @@ from torch import nn
 from dgm_course import data, flows, metrics, training
 from dgm_course.dequantization import Dequantized, UniformNoise, VariationalNoise
 from dgm_course.distributions import StandardNormal
+from dgm_course.flows import Flow
 from dgm_course.nn import MLP
 from dgm_course.transforms import Affine, Compose, Coupling, Logit
 
@@ -35,7 +36,7 @@ def disturb(module, scale, seed=0):
 def model_2d(noise=None):
     torch.manual_seed(3)
     couplings = [Coupling(2, MLP(1, 2, (8,), activation=nn.Tanh), Affine(1.0), swap=i % 2 == 1) for i in range(2)]
-    flow = flows.Flow(StandardNormal((2,)), Compose(Logit(0.05), *couplings))
+    flow = Flow(StandardNormal((2,)), Compose(Logit(0.05), *couplings))
     return Dequantized(disturb(flow, 0.8).double(), (2,), levels=4, noise=noise).double()
 
 
@@ -131,7 +132,7 @@ def test_variational_noise_integrates_to_one_and_matches_a_dense_jacobian():
 def test_uniform_noise_agrees_with_the_convention_of_the_metrics():
     """The same flow, once with noise by `metrics.dequantized`, once inside the model: the same bits/dim."""
     x = data.load("digits8", "test")
-    flow = flows.Flow(StandardNormal((1, 8, 8)), Logit(0.05))
+    flow = Flow(StandardNormal((1, 8, 8)), Logit(0.05))
     model = Dequantized(flow, (1, 8, 8), levels=17)
     inside = metrics.evaluate(model, x, metrics.discrete("integers 0 to 16"))
     outside = metrics.evaluate(flow, x, metrics.dequantized(17))
@@ -141,11 +142,27 @@ def test_uniform_noise_agrees_with_the_convention_of_the_metrics():
 
 
 @torch.no_grad()
+def test_context_reaches_the_flow_row_by_row():
+    flow = disturb(flows.realnvp(2, 2, (8,), context_dim=3), 0.3)
+    model = Dequantized(Flow(StandardNormal((2,)), Compose(Logit(), flow.transform)), (2,), levels=4)
+    x, context = all_pairs()[:5], torch.randn(5, 3, generator=generator())
+    together = model.log_weights(x, 2, generator(), context=context)
+    u = torch.rand(2, 5, 2, generator=generator())
+    for i in range(5):
+        alone = model.flow.log_prob((x[i] + u[:, i]) / 4, context[i : i + 1].expand(2, 3)) - 2 * math.log(4)
+        assert torch.allclose(together[:, i], alone, atol=1e-5)
+    for value in (model.elbo(x, generator(), context=context), model.log_prob_estimate(x, 3, context=context)):
+        assert torch.isfinite(value).all()
+    model.train()
+    assert math.isfinite(model.loss(x, context=context)) and model.sample(5, context).shape == (5, 2)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("noise", [UniformNoise, lambda: disturb(VariationalNoise((1,), hidden=4), 3.0)])
 def test_every_draw_stays_in_its_own_bin_in_float32(noise):
     seen = []
-    flow = flows.Flow(StandardNormal((1,)), Logit(0.05))
-    flow.log_prob = lambda y: seen.append(y) or y.new_zeros(len(y))
+    flow = Flow(StandardNormal((1,)), Logit(0.05))
+    flow.log_prob = lambda y, context: seen.append(y) or y.new_zeros(len(y))
     x = torch.tensor([[0], [255]], dtype=torch.uint8)
     model = Dequantized(flow, (1,), noise=noise())
     assert torch.isfinite(model.log_weights(x, 5000, generator())).all()
@@ -156,16 +173,16 @@ def test_every_draw_stays_in_its_own_bin_in_float32(noise):
 def test_training_on_digits_samples_and_bits_per_dim():
     x = data.load("digits8")
     torch.manual_seed(0)
-    flow = flows.Flow(StandardNormal((64,)), Compose(Logit(0.05), flows.realnvp(64, 4, (64,)).transform))
+    flow = Flow(StandardNormal((64,)), Compose(Logit(0.05), flows.realnvp(64, 4, (64,)).transform))
     model = Dequantized(flow, (64,), 17, VariationalNoise((64,), layers=2, hidden=32))
     before = metrics.evaluate(model, x[:200].flatten(1), metrics.discrete()).bits_per_dim
     training.fit(model, x.flatten(1), steps=60, batch_size=128, lr=2e-3, progress=False, device="cpu")
     after = metrics.evaluate(model, x[:200].flatten(1), metrics.discrete()).bits_per_dim
     assert after < before - 0.1
     assert any(p.grad is not None and float(p.grad.abs().max()) > 0 for p in model.noise.parameters())
-    samples = model.sample(7, generator())
+    samples = model.sample(7, generator=generator())
     assert samples.shape == (7, 64) and samples.dtype == torch.int64 and int(samples.min()) >= 0
-    assert int(samples.max()) <= 16 and torch.equal(samples, model.sample(7, generator()))
+    assert int(samples.max()) <= 16 and torch.equal(samples, model.sample(7, generator=generator()))
 
 
 def test_bad_input():
@@ -184,5 +201,10 @@ def test_bad_input():
         model.iwae(torch.zeros(1, 2).long(), 0)
     with pytest.raises(ValueError, match="at least 1"):
         model.log_prob_estimate(torch.zeros(1, 2).long(), 5, chunk=0)
+    for noise in (UniformNoise(), VariationalNoise((2,))):
+        with pytest.raises(ValueError, match=r"u must lie inside \(0, 1\), got values from 0.5 to 1"):
+            noise.log_prob(torch.tensor([[0.5, 1.0]]), torch.zeros(1, 2))
+    with pytest.raises(ValueError, match="context of shape"):
+        Dequantized(flows.realnvp(2, context_dim=3), (2,), levels=4).elbo(torch.zeros(1, 2).long())
     with pytest.raises(ValueError, match="shape must be"):
         VariationalNoise((4, 4))

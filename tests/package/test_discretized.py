@@ -42,6 +42,16 @@ def test_a_bin_has_what_the_continuous_distribution_has_in_it():
     )
 
 
+@pytest.mark.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
+def test_every_device(device):
+    d = mixture(16, torch.float32)
+    there = DiscretizedLogisticMixture(*(p.to(device) for p in (d.logits, d.mean, d.log_scale)), 16)
+    x = torch.arange(16)
+    torch.testing.assert_close(there.log_prob(x.to(device)).cpu(), d.log_prob(x), rtol=1e-5, atol=1e-5)
+    samples = there.sample(torch.Generator(device).manual_seed(0))
+    assert samples.shape == (5, 1) and samples.device.type == device
+
+
 @pytest.mark.parametrize("levels", [2, 256, 65536])
 def test_float32_agrees_with_float64_in_extremes_and_gradients_are_finite(levels):
     x = torch.tensor([0, 1, levels // 2, levels - 2, levels - 1])[:, None, None]

@@ -165,6 +165,13 @@ def test_free_bits_and_warm_up_act_on_the_loss_alone():
     one.free_bits = middle
     assert torch.allclose(one.loss(x, generator()), kl.clamp(min=middle).sum() - reconstruction)
     assert torch.allclose(one.elbo(x, generator()).mean(), reconstruction - kl.sum())
+    with torch.no_grad():  # an estimate has one sum over the three entries, so three times the free nats
+        estimate = one.parts(x, one.noise(x, 1, generator()), analytic=False)[1].mean()
+    for free in (0.32 * float(estimate), 0.5 * float(estimate)):
+        one.free_bits = free
+        assert torch.allclose(
+            one.loss(x, generator(), analytic=False), max(estimate, torch.tensor(3 * free)) - reconstruction
+        )
     one.free_bits = 100.0  # the divergence costs nothing: its gradient is gone, also where it is estimated
     for analytic in (True, False):
         grad = torch.autograd.grad(one.loss(x, generator(), analytic=analytic), one.parameters(), allow_unused=True)
@@ -188,6 +195,8 @@ def test_surgery_of_a_discrete_latent_adds_up_exactly():
     assert float(parts.kl) == pytest.approx(kl) and float(parts.elbo) == pytest.approx(elbo)
     assert float(parts.mutual_information + parts.marginal_kl) == pytest.approx(kl, abs=1e-12)
     assert 0 < parts.mutual_information < math.log(n)
+    sure = discrete_surgery(torch.zeros(2, 3), torch.eye(3)[:2].log(), torch.full((3,), 1 / 3).log())
+    assert torch.allclose(torch.stack(sure[2:]), torch.tensor([3.0, 2.0, 1.5]).log())  # log 3 = log 2 + log 3/2
     best = discrete_surgery(log_likelihood, log_q, log_q.exp().mean(0).log())
     assert float(best.marginal_kl) == pytest.approx(0, abs=1e-12) and best.elbo > parts.elbo
 
@@ -333,6 +342,18 @@ def test_priors_are_densities_and_sample_what_they_say():
         assert bool((((samples**2).mean(0) - second).abs() < 4.5 * error + 2e-2).all()), name
 
 
+@torch.no_grad()
+def test_temperature_of_the_mixtures_shrinks_each_component():
+    mixture, posterior = GaussianMixture(2, 3), Posterior(nn.Linear(3, 4), 2)
+    x = torch.randn(3, 3, generator=generator())
+    for prior, centres in (
+        (mixture, mixture.mean),
+        (AggregatedPosterior(posterior, x), posterior.params(x)[0]),
+    ):
+        distance = {t: torch.cdist(prior.sample(300, generator(), t), centres).amin(1) for t in (0.0, 0.01)}
+        assert float(distance[0.0].max()) < 1e-5 and 1e-4 < float(distance[0.01].max()) < 0.2
+
+
 def test_vamp_prior_learns_its_inputs_and_the_encoder():
     x = torch.randint(0, 2, (20, 6), generator=generator())
     one = vae((6,), dim=2, hidden=(8,))
@@ -473,6 +494,8 @@ def test_bad_input():
     for has_no_twin, came in ((planar, "one with context"), (one, "none")):
         with pytest.raises(ValueError, match=came):
             prior_twin(has_no_twin)
+    with pytest.raises(ValueError, match="at least 0, got -1 and 0"):
+        vae((4,), free_bits=-1)
     with pytest.raises(ValueError, match="divisible by 4"):
         vae((1, 7, 8), channels=4)
     with pytest.raises(ValueError, match="scale must be positive"):

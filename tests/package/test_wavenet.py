@@ -129,6 +129,12 @@ def test_samples_come_as_often_as_log_prob_says():
     properties.check_sampled_frequencies(make())
 
 
+@pytest.mark.parametrize("device", properties.DEVICES)
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_float32_on_every_device(output, device):
+    properties.check_device(make(output, context_dim=2, local_dim=3).float(), device)
+
+
 def test_it_learns_and_continues_a_periodic_sequence():
     properties.check_learns(WaveNet(levels=3, channels=8, skip=16, layers=3, stacks=1))
 
@@ -141,6 +147,8 @@ def test_bad_input_is_refused():
         WaveNet(levels=1)
     with pytest.raises(TypeError, match="x must be a floating-point tensor, got dtype"):
         make("logistic").log_prob(torch.zeros(2, 4, dtype=torch.long))
+    with pytest.raises(ValueError, match="x has 1 entries that are NaN or infinite"):
+        make("logistic").log_prob(torch.tensor([[0.1, torch.nan]]).double())
 
 
 def student(length, **options):
