@@ -7,6 +7,7 @@ Else an environment is made that holds those packages of this one, what they nee
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import subprocess
 import venv
@@ -22,7 +23,7 @@ from autograder.publish import publish
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
-NAME = "06_coupling_flows"
+NAMES = sorted(path.stem for path in ROOT.glob("solutions/*/*.ipynb"))
 GIVEN = ["torch", "numpy", "matplotlib", "tqdm", "ipykernel", "pip"]
 
 
@@ -49,14 +50,20 @@ def make_environment(folder):
     return folder / "bin" / "python"
 
 
+@pytest.fixture(params=NAMES)
+def name(request):
+    """A lecture."""
+    return request.param
+
+
 @pytest.fixture
-def address(tmp_path):
+def address(tmp_path, name):
     """Address of the student repository of a course that knows it."""
     course, address = tmp_path / "course", f"file://{tmp_path}/published"
-    for name in ("dgm_course", "autograder", "data", f"solutions/{NAME}", f"lectures/{NAME}"):
-        shutil.copytree(ROOT / name, course / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("constraints.txt", "environment.yml", "LICENSE", "nbgrader_config.py", ".gitignore"):
-        shutil.copy(ROOT / name, course)
+    for part in ("dgm_course", "autograder", "data", f"solutions/{name}", f"lectures/{name}"):
+        shutil.copytree(ROOT / part, course / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for part in ("constraints.txt", "environment.yml", "LICENSE", "nbgrader_config.py", ".gitignore"):
+        shutil.copy(ROOT / part, course)
     text = (ROOT / "pyproject.toml").read_text()
     (course / "pyproject.toml").write_text(text.replace('repository = ""', f'repository = "{address}"'))
     subprocess.run(["git", "init", "-q", course], check=True)
@@ -99,8 +106,8 @@ def printed(cell):
     return "".join(output.get("text") or output.get("data", {}).get("text/plain", "") for output in cell.outputs)
 
 
-def test_a_lecture_runs_where_only_torch_is(address, run, tmp_path, record_property):
-    path = tmp_path / "published" / "lectures" / NAME / f"{NAME}.ipynb"
+def test_a_lecture_runs_where_only_torch_is(name, address, run, tmp_path, record_property):
+    path = tmp_path / "published" / "lectures" / name / f"{name}.ipynb"
     notebook = nbformat.read(path, as_version=4)
     place = next(number for number, cell in enumerate(notebook.cells) if cell.get("id") == "colab")
     first, *rest = notebook.cells[place:]
@@ -123,6 +130,6 @@ def test_a_lecture_runs_where_only_torch_is(address, run, tmp_path, record_prope
     place, torch, python = printed(look).split()
     assert place == str(tmp_path / "content" / "dgm-course-v1" / "dgm_course" / "__init__.py")
     assert [o for cell in rest for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
-    assert "download it" in printed(end) and "0 of 8 points" in printed(end)
+    assert "download it" in printed(end) and re.search(r"\b0 of \d+ points", printed(end))
     again = float(printed(seconds))
     record_property("measured", f"torch {torch}, Python {python}, set-up cell again after {again:.1f} s")
