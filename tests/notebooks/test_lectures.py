@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -61,10 +62,12 @@ def run(folder, name, tmp_path):
 
 
 def strays(changed, folder):
-    """What a lecture changed outside its own folder, beside the caches of Python, torch, matplotlib and IPython."""
+    """What a lecture changed outside its own folder, beside caches and temporary files that are gone again."""
     caches = ("__pycache__", "torchinductor_")
     own = (folder, matplotlib.get_cachedir(), matplotlib.get_configdir(), get_ipython_dir(), os.devnull)
     changed = [path for path in changed if not any(name in path for name in caches)]
+    temporary = [path for path in changed if path.startswith(tempfile.gettempdir()) and not Path(path).exists()]
+    changed = [path for path in changed if path not in temporary]
     return [path for path in changed if not any(Path(path).is_relative_to(place) for place in own)]
 
 

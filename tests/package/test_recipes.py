@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from autograder import train_cli
-from dgm_course import data, flows, metrics, pretrained, recipes, runs
+from dgm_course import data, flows, metrics, pretrained, recipe, recipes, runs
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_likelihood_is_on_the_scale_of_the_data():
             assert bool((x >= 0).all()) and bool((x < 1).all())
             return x.new_zeros(len(x))
 
-    found = recipes.likelihood(Uniform(), recipes.get("maf-digits8").data())
+    found = recipe.likelihood(Uniform(), recipes.get("maf-digits8").data())
     assert found["NLL"]["value"] == pytest.approx(64 * math.log(17))
     assert found["bits/dim"]["value"] == pytest.approx(math.log2(17))
     assert found["NLL"]["n"] == 397
@@ -152,7 +152,7 @@ def test_weights_shrink_to_half_or_are_refused(shelf, tmp_path, monkeypatch):
     assert published["weights"]["dtype"] == "float16" and published["weights"]["bytes"] < floats * 3 // 4
     model = pretrained.load("spline-moons")
     assert next(model.parameters()).dtype == torch.float32
-    results = recipes.likelihood(model, recipes.get("spline-moons").data())
+    results = recipe.likelihood(model, recipes.get("spline-moons").data())
     assert results == published["results"] != card["results"]
     monkeypatch.setattr(pretrained, "LIMIT", floats // 4)
     with pytest.raises(ValueError, match=r"take [\d,]+ bytes as float16, at most"):
