@@ -122,9 +122,18 @@ def squeezed(lines):
     return [line for line in ("".join(line.split()) for line in lines) if len(line) >= 12]
 
 
+COMMON = "|".join([
+    r"[\w,]+=(checks\.wrap\(\w+(,returns=\([^()]*\))?\),?)+",
+    r"[\w,]+=\w+\([\w,]*\)",
+    r"g(,\w+)?=torch\.Generator\(\)\.manual_seed\(\w+\)(,[\d_]+)?",
+    r"\w+=torch\.distributions\.\w+\([\d.,]*\)",
+    r"def\w+\(\w+\):",
+])  # fmt: skip
+
+
 def is_common(line):
-    """Whether a squeezed line of a test tells nothing: `layer = checks.wrap(f)`, `z, log_det = layer(x, b, c)`."""
-    return bool(re.fullmatch(r"[\w,]+=(checks\.wrap\(\w+(,returns=\([^()]*\))?\),?)+|[\w,]+=\w+\([\w,]*\)", line))
+    """Whether a squeezed line of a test tells nothing: `layer = checks.wrap(f)`, `z = layer(x, b, c)`, a seed."""
+    return bool(re.fullmatch(COMMON, line))
 
 
 def triples(lines):
