@@ -123,6 +123,16 @@ class Lab:
         found.wait_for()
         return self.cell(number).locator(".jp-OutputArea").inner_text()
 
+    def validate(self):
+        """Presses nbgrader's button above the notebook. Returns the text of the dialogue, which is then closed."""
+        self.page.locator(f"{NOTEBOOK} .jp-Toolbar-item", has_text="Validate").first.click()
+        dialogue = self.page.locator(".jp-Dialog", has_text="Validation Results")
+        dialogue.wait_for()
+        found = dialogue.inner_text()
+        self.picture("validated")
+        dialogue.locator("button.jp-mod-accept").click()
+        return found
+
     def picture(self, name, number=None):
         """Takes a picture of the window, with a cell in view."""
         if number is not None:

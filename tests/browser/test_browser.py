@@ -89,6 +89,8 @@ def test_from_the_first_click_to_full_marks(lab, student, tmp_path):
     lab.picture("summary", last)
     lab.menu("File", "Save Notebook")
     until(lambda: MESSAGE in path.read_text(), "the notebook was not saved")
+    told = lab.validate()
+    assert "additive_coupling" not in told and "influence" in told  # the answered one passes, a blank one does not
     result = grade(path, tmp_path / "course")
     exercise = result["exercises"][EXERCISE]
     assert exercise["outcome"] == "passed" and exercise["score"] == exercise["max_score"] > 0
