@@ -15,7 +15,7 @@ def pixel_mask(kernel, kind, come, to):
     mask[kernel // 2 + 1 :] = 0
     return mask.expand(len(to), len(come), kernel, kernel)
 """)  # fmt: skip
-wrong("pixel_mask", "colour from the channel's number", loses="hidden", source="""
+wrong("pixel_mask", "colour from the channel's number", source="""
 def pixel_mask(kernel, kind, come, to):
     if kernel % 2 == 0 or kind not in "AB":
         raise ValueError("bad arguments")
@@ -29,7 +29,7 @@ def pixel_mask(kernel, kind, come, to):
 """)  # fmt: skip
 wrong("pixel_mask", "even kernels pass", loses="hidden", swap=("if kernel % 2 == 0:", "if kernel < 1:"))
 wrong("pixel_mask", "any kind passes", loses="hidden", swap=('if kind not in ("A", "B"):', "if not kind:"))
-wrong("pixel_mask", "type B sees one colour more", loses="hidden", swap=("(come <= to)", "(come <= to + (to > 0))"))
+wrong("pixel_mask", "type B sees one colour more", swap=("(come <= to)", "(come <= to + (to > 0))"))
 right("pixel_mask", "loops, a mask of bool", """
 def pixel_mask(kernel, kind, come, to):
     if kind not in {"A", "B"} or not kernel % 2:
@@ -234,6 +234,14 @@ def sample_images(predict, labels, u, temperature=1.0):
 """)  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------------------ complete
+wrong("complete", "the likeliest level", swap=(
+    "(log_p.exp().cumsum(1) <= u[:, i, j, None]).sum(1).clamp(max=log_p.shape[1] - 1)", "log_p.argmax(1)"
+))  # fmt: skip
+wrong(
+    "complete",
+    "log-probability of the likeliest level",
+    swap=("log_p.gather(1, k[:, None]).squeeze(1)", "log_p.amax(1)"),
+)
 wrong("complete", "mask upside down", swap=("if mask[i, j]:", "if not mask[i, j]:"))
 wrong("complete", "given pixels written at the end", source="""
 def complete(step, known, mask, u):
