@@ -31,6 +31,7 @@ MODELS = {
     "NADE": lambda: NADE(SHAPE, hidden=8),
     "RNADE": lambda: RNADE(SHAPE, hidden=8),
     "MADE": lambda: MADE(SHAPE, hidden=(8,)),
+    "MADE, direct": lambda: MADE(SHAPE, hidden=(8,), direct=True),
     "MADE, Gaussian": lambda: MADE(SHAPE, Gaussian(), (8,)),
     "NextPixel": lambda: NextPixel(SHAPE, radius=2, hidden=(8,)),
     "PixelCNN": lambda: PixelCNN(SHAPE, 3, hidden=4, blocks=1),
