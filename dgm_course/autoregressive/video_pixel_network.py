@@ -116,6 +116,8 @@ class VideoPixelNetwork(nn.Module):
     def logits(self, x, context=None):
         """Logits `(batch, frames, levels, h, w)` of all pixels; the decoder judges all frames at once."""
         x = self.check(x)
+        if x.shape[1] == 0:
+            raise ValueError(f"films must have at least one frame, got shape {tuple(x.shape)}")
         features = self.encoder(self.pixels(x[:, :-1]).flatten(0, 1)).unflatten(0, (len(x), x.shape[1] - 1))
         state = self.start(len(x))
         seen = [self.seen(state, context)]

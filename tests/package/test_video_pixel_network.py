@@ -158,6 +158,8 @@ def test_bad_input_is_refused():
         model.log_prob(x.mT)
     with pytest.raises(ValueError, match="the batch is empty"):
         model.loss(x[:0])
+    with pytest.raises(ValueError, match=r"films must have at least one frame, got shape \(2, 0, 1, 3, 4\)"):
+        model.log_prob(x[:, :0])
     with pytest.raises(ValueError, match="n and length must be at least 1, got 2 and 0"):
         model.sample(2, 0)
     for prefix in (x[:, :0], x, x[:1]):
