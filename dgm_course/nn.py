@@ -229,6 +229,8 @@ class CausalConv1d(nn.Conv1d):
     def forward(self, x, queue=None):
         if queue is None:
             return super().forward(F.pad(x, (self.past, 0)))
+        if x.shape[2] != 1:
+            raise ValueError(f"with a queue one step is taken at a time, got {x.shape[2]}")
         queue.append(x)
         seen = torch.cat([queue[k * self.dilation[0]] for k in range(self.kernel_size[0])], dim=2)
         queue.popleft()

@@ -52,7 +52,7 @@ FLOWS = {
     "naf": (flows.naf, {"layers": 3, "hidden": WIDE}, True),
     "sos": (flows.sos, {"layers": 3, "hidden": WIDE}, True),
     "umnn": (flows.umnn, {"layers": 3, "hidden": WIDE, "nodes": 24}, True),
-    # These are built for sampling; their density takes a bisection in each layer (radial: a square root).
+    # These are built for sampling; their density solves an equation in each layer (radial: by a square root).
     "planar": (flows.planar, {"layers": 16}, True),
     "radial": (flows.radial, {"layers": 16}, True),
     "sylvester": (flows.sylvester, {"layers": 8, "rank": 8}, True),

@@ -1,7 +1,9 @@
 """Recipes of autoregressive models: digits in black and white, textures, speech, text and moving digits."""
 
 import functools
+import math
 
+import torch
 from torch.nn import functional as F
 
 from dgm_course import data as datasets
@@ -73,19 +75,28 @@ def films(frames=6, size=32):
     return integers(f"one moving digit, {frames} frames of {size}x{size}", *splits, "binarized: pixel above 127")
 
 
+def shuffled_made(shape, **sizes):
+    """A `MADE` whose order is drawn once, with its first parameters.
+
+    In raster order the left neighbour of a pixel, its best witness, reaches it only through hidden units of one degree,
+    and 500 units leave a third of 783 degrees without. In a random order what is near comes long before, or after.
+    """
+    return MADE(shape, order=torch.randperm(math.prod(shape)), **sizes)
+
+
 def built(make, sizes, tiny, data, small):
     """`Recipe.model` of a model whose sizes do not follow from the data."""
     return make(**(sizes | tiny if small else sizes))
 
 
-def row(make, sizes, tiny, data, steps, batch_size, lr=1e-3, first=None, at_once=100, every=50):
+def row(make, sizes, tiny, data, steps, batch_size, lr=1e-3, first=None, at_once=100, every=50, **options):
     """A recipe: steps at budget cpu, ten times as many at gpu, and the parameters that validate best."""
     about = f"{make.__name__}({', '.join(f'{k}={v}' for k, v in sizes.items())})"
     return Recipe(
         functools.partial(built, make, sizes, tiny), data, about, "autoregressive",
         {"smoke": 2, "cpu": steps, "gpu": 10 * steps}, {"smoke": 4, "cpu": batch_size}, lr,
         evaluate=functools.partial(likelihood, first=first, batch_size=at_once),
-        options={"schedule": "cosine", "eval_every": every},
+        options={"schedule": "cosine", "eval_every": every} | options,
     )  # fmt: skip
 
 
@@ -95,7 +106,10 @@ FEW = {"hidden": 4, "layers": 1}
 RECIPES = {
     "fvbn-digits": row(FVBN, IMAGE, {}, digits, 1500, 128, 1e-2),
     "nade-digits": row(NADE, IMAGE | {"hidden": 128}, {"hidden": 4}, digits, 600, 64, 3e-3),
-    "made-digits": row(MADE, IMAGE | {"hidden": (500, 500)}, {"hidden": (8,)}, digits, 2000, 128, 5e-3),
+    "made-digits": row(
+        shuffled_made, IMAGE | {"hidden": (500, 500), "direct": True}, {"hidden": (8,)}, digits, 1000, 128, 5e-3,
+        ema=0.998,
+    ),
     "pixelcnn-digits": row(
         PixelCNN, BINARY | {"hidden": 16, "blocks": 5}, {"hidden": 4, "blocks": 1}, digits, 600, 32, 2e-3
     ),

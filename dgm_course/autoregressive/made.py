@@ -5,6 +5,7 @@ import math
 import torch
 from torch import nn
 
+from dgm_course.autoregressive.fvbn import FVBN
 from dgm_course.autoregressive.vectors import VectorModel
 from dgm_course.nn import MaskedMLP
 
@@ -18,14 +19,20 @@ class MADE(VectorModel):
         order: permutation of 0 ... dim-1, the entry that comes first standing first; natural order if not given.
         context_dim: entries of `context`, seen by every unit; 0 for none.
         activation: class of the nonlinearity.
+        direct: adds connections from the input straight to the output, under the strictly triangular mask of an
+            `FVBN`. The hidden layers then only have to say what a linear model does not.
 
     References:
-        MADE: Masked Autoencoder for Distribution Estimation, Germain, Gregor, Murray, Larochelle, 2015.
+        MADE: Masked Autoencoder for Distribution Estimation, Germain, Gregor, Murray, Larochelle, 2015. The authors'
+        code names the direct connections `direct_input_connect="Output"`.
     """
 
-    def __init__(self, shape, output=None, hidden=(500, 500), order=None, context_dim=0, activation=nn.ReLU):
+    def __init__(
+        self, shape, output=None, hidden=(500, 500), order=None, context_dim=0, activation=nn.ReLU, direct=False
+    ):
         super().__init__(shape, output)
         self.net = MaskedMLP(self.dim, self.output.n_params, hidden, context_dim, order, activation)
+        self.direct = FVBN(shape, output, order) if direct else None
 
     @property
     def order(self):
@@ -33,14 +40,26 @@ class MADE(VectorModel):
         return self.net.order
 
     def params(self, v, context=None):
-        return self.net(v, context).unflatten(1, (self.output.n_params, self.dim)).mT
+        params = self.net(v, context).unflatten(1, (self.output.n_params, self.dim)).mT
+        return params + self.direct.params(v) if self.direct else params
 
     def sequential(self, choose, batch, context=None):
-        return self.net.sequential(choose, batch, context)
+        if not self.direct:
+            return self.net.sequential(choose, batch, context)
+        sums = self.direct.start(batch, None).clone()
+
+        def choose_with_direct(i, params):
+            x_i = choose(i, params + sums[:, i])
+            sums.add_(x_i[:, None, None] * self.direct.weight[:, :, i])
+            return x_i
+
+        return self.net.sequential(choose_with_direct, batch, context)
 
     def reorder(self, order, degrees=None, generator=None):
         """Sets another order of the entries and new masks; weights stay. See `MaskedMLP.reorder`."""
         self.net.reorder(order, degrees, generator)
+        if self.direct:
+            self.direct.order.copy_(self.order)
 
     def agnostic_loss(self, x, context=None, orders=True, masks=True, generator=None):
         """Mean negative log-likelihood in nats under a new random order, or new random masks, or both.

@@ -30,6 +30,10 @@ class SequenceModel(nn.Module):
     before the first, it makes the parameters of x_t, `(batch, length, n_params)`. Given a cache, it takes the next
     entry alone, `(batch, 1)`, and brings the cache up to date. `new_cache(batch, length)` makes an empty one.
 
+    Sequences and prefixes may be shorter than the receptive field `reach`: before the start symbol convolutions see
+    zeros, in training as in sampling. So the first entries of a sequence have the probability that they have alone, and
+    no length but 0 is too short.
+
     Args:
         levels: size of the alphabet. The start symbol is the integer `levels`.
         context_dim: entries of a context for the whole sequence (a speaker, a class); 0 for none.
@@ -76,9 +80,11 @@ class SequenceModel(nn.Module):
             local: `(batch, local_dim, length)`; column t bears on entry t.
 
         Raises:
-            TypeError, ValueError: wrong dtype, shapes or values.
+            TypeError, ValueError: wrong dtype, shapes or values; sequences without an entry.
         """
         x = self.check(x)
+        if x.shape[1] == 0:
+            raise ValueError(f"sequences must have at least one entry, got shape {tuple(x.shape)}")
         previous = torch.cat([self.start(len(x)), x], dim=1)[:, :-1]
         params = self(previous, self.condition(*x.shape, context, local))
         return self.distribution(params).log_prob(x).sum(1)

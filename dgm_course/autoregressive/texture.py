@@ -11,12 +11,15 @@ from dgm_course.nn import MLP, check_context
 
 
 @torch.no_grad()
-def synthesize(texture, size, window=11, seed=3, epsilon=0.1, known=None, mask=None, generator=None, progress=False):
-    """Grows a new texture pixel by pixel, without any model: p(pixel | neighbours) is read off the example.
+def synthesize(
+    texture, size, window=11, seed=3, epsilon=0.1, known=None, mask=None, generator=None, progress=False,
+    temperature=1.0, n=None,
+):  # fmt: skip
+    """Grows new textures pixel by pixel, without any model: p(pixel | neighbours) is read off the example.
 
     The pixel with most known neighbours is next. Its neighbourhood is compared with every neighbourhood of the
     example, by squared differences over the known pixels with Gaussian weights of standard deviation window / 6.4; the
-    new pixel is the centre of one drawn from those within a factor 1 + epsilon of the nearest.
+    new pixel is the centre of one drawn from those within a factor 1 + temperature * epsilon of the nearest.
 
     Args:
         texture: the example, `(channels, height, width)`, of any dtype; 64x64 is enough for most.
@@ -24,15 +27,20 @@ def synthesize(texture, size, window=11, seed=3, epsilon=0.1, known=None, mask=N
         window: side of the square neighbourhood, odd; larger than the largest regular structure of the texture.
         seed: side of the square cut of the example from which the result grows, placed in its middle.
         epsilon: how much worse than the nearest a candidate may be; 0 copies the nearest.
-        known, mask: completion instead of a seed: an image `(channels, *size)`, and True where it is kept `size`.
+        known, mask: completion instead of a seed: images `(n, channels, *size)`, or one `(channels, *size)` for all
+            alike; and True where they are kept, `size`.
         generator: of the draws, on the CPU.
         progress: show a bar.
+        temperature: sharpness of the choice among candidates: the tolerance is temperature * epsilon, so 1 is the
+            paper's rule, 0 takes the nearest (of several as near, one at random).
+        n: textures grown side by side, in one order of the pixels; None for one without the first dimension.
 
     Returns:
-        Texture `(channels, *size)`, of the dtype of the example; every new pixel is one of the example.
+        Textures `(n, channels, *size)`, of the dtype of the example; every new pixel is one of the example.
 
     Raises:
-        ValueError: window or seed that does not fit, nothing known to grow from, or wrong shapes.
+        ValueError: window or seed that does not fit, nothing known to grow from, a negative temperature or epsilon, no
+            textures wanted, or wrong shapes.
 
     References:
         Texture Synthesis by Non-parametric Sampling, Efros, Leung, 1999. Its limit on the distance of a match is left
@@ -43,28 +51,31 @@ def synthesize(texture, size, window=11, seed=3, epsilon=0.1, known=None, mask=N
     shortest, r = min(texture.shape[1:]), window // 2
     if window % 2 == 0 or not 1 < window <= shortest:
         raise ValueError(f"window must be odd and from 3 to {shortest}, the side of the texture, got {window}")
-    if epsilon < 0:
-        raise ValueError(f"epsilon must be at least 0, got {epsilon}")
-    channels, (height, width) = len(texture), size
-    image = texture.new_zeros(channels, height, width)
+    if epsilon < 0 or temperature < 0:
+        raise ValueError(f"epsilon and temperature must be at least 0, got {epsilon} and {temperature}")
+    if n is not None and n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    many, channels, (height, width) = n or 1, len(texture), size
+    image = texture.new_zeros(many, channels, height, width)
     filled = torch.zeros(height, width, dtype=torch.bool)
     if (known is None) != (mask is None):
         raise ValueError("completion needs both: known (an image) and mask (True where it is kept)")
     if known is None:
         if not 1 <= seed <= min(shortest, height, width):
             raise ValueError(f"seed must be from 1 to {min(shortest, height, width)}, got {seed}")
-        top, left = (int(torch.randint(s - seed + 1, (), generator=generator)) for s in texture.shape[1:])
         middle = (slice((height - seed) // 2, (height + seed) // 2), slice((width - seed) // 2, (width + seed) // 2))
-        image[:, *middle] = texture[:, top : top + seed, left : left + seed]
+        for one in image:
+            top, left = (int(torch.randint(s - seed + 1, (), generator=generator)) for s in texture.shape[1:])
+            one[:, *middle] = texture[:, top : top + seed, left : left + seed]
         filled[middle] = True
     else:
-        if known.shape != image.shape or mask.shape != filled.shape:
-            wanted = f"known must have shape {tuple(image.shape)} and mask {tuple(filled.shape)}"
+        if known.shape not in (image.shape, image.shape[1:]) or mask.shape != filled.shape:
+            wanted = f"known must have shape {tuple(image.shape[known.dim() == 3 :])} and mask {tuple(filled.shape)}"
             raise ValueError(f"{wanted}, got {tuple(known.shape)} and {tuple(mask.shape)}")
         filled = mask.bool().cpu().clone()
         if not filled.any():
             raise ValueError("mask must be True somewhere, so that there is something to grow from")
-        image = torch.where(filled.to(known.device), known, 0).to(texture)
+        image = torch.where(filled.to(known.device), known, 0).to(texture).expand_as(image)
 
     axis = torch.arange(-r, r + 1) / (window / 6.4)
     weights = torch.exp(-0.5 * (axis[:, None] ** 2 + axis**2)).to(texture.device)
@@ -81,14 +92,17 @@ def synthesize(texture, size, window=11, seed=3, epsilon=0.1, known=None, mask=N
         y, x = divmod(int(neighbours.argmax()), neighbours.shape[1])
         around = (slice(y - r, y + r + 1), slice(x - r, x + r + 1))
         rows = filled[around].flatten().nonzero()[:, 0].to(texture.device)
-        here = image[:, *around].float().flatten(1)[:, rows].T  # (known pixels, channels)
-        distance = torch.einsum("k,kcn->n", weights.flatten()[rows], (cuts[rows] - here[..., None]).square_())
-        candidates = (distance <= (1 + epsilon) * distance.min()).nonzero()[:, 0]
-        image[:, y, x] = colours[:, candidates[int(torch.randint(len(candidates), (), generator=generator))]]
+        near = weights.flatten()[rows]
+        for one, patch in zip(image, image[..., *around].float().flatten(2)[..., rows], strict=True):
+            # Not by the square of a sum: its rounding would hide that a distance is exactly zero.
+            distance = torch.einsum("k,kcn->n", near, (cuts[rows] - patch.T[..., None]).square_())
+            candidates = (distance <= (1 + temperature * epsilon) * distance.min()).nonzero()[:, 0]
+            one[:, y, x] = colours[:, candidates[int(torch.randint(len(candidates), (), generator=generator))]]
         filled[y, x] = True
         neighbours[around] += 1
         neighbours[y, x] = -math.inf
-    return image[:, r : r + height, r : r + width]
+    image = image[..., r : r + height, r : r + width]
+    return image[0] if n is None else image
 
 
 class SoftmaxRegression(nn.Module):

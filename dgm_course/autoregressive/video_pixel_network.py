@@ -10,20 +10,8 @@ import torch
 from torch import nn
 
 from dgm_course.autoregressive.common import check_classes, draw, steps
+from dgm_course.autoregressive.pixel_cnn import MaskedConv2d
 from dgm_course.nn import check_context
-
-
-class MaskedConv2d(nn.Conv2d):
-    """Convolution that keeps the size and sees pixels before its own in raster order; with `own`, its own too."""
-
-    def __init__(self, c_in, c_out, kernel, own=True):
-        super().__init__(c_in, c_out, kernel, padding=kernel // 2)
-        mask = torch.ones(kernel * kernel)
-        mask[kernel * kernel // 2 + own :] = 0
-        self.register_buffer("mask", mask.view(kernel, kernel))
-
-    def forward(self, x):
-        return self._conv_forward(x, self.weight * self.mask, self.bias)
 
 
 def plain_conv(c_in, c_out, kernel):
@@ -91,7 +79,7 @@ class VideoPixelNetwork(nn.Module):
             plain_conv(1, channels, 3), *(ResidualMultiplicativeBlock(channels, plain_conv) for _ in range(encoder))
         )
         self.lstm = ConvLSTM(channels)
-        self.first = MaskedConv2d(1, channels, 7, own=False)
+        self.first = MaskedConv2d(1, channels, 7, "A")
         self.condition = nn.Conv2d(channels + context_dim, channels, 1)
         self.decoder = nn.Sequential(
             *(ResidualMultiplicativeBlock(channels, MaskedConv2d) for _ in range(decoder)),
@@ -128,6 +116,8 @@ class VideoPixelNetwork(nn.Module):
     def logits(self, x, context=None):
         """Logits `(batch, frames, levels, h, w)` of all pixels; the decoder judges all frames at once."""
         x = self.check(x)
+        if x.shape[1] == 0:
+            raise ValueError(f"films must have at least one frame, got shape {tuple(x.shape)}")
         features = self.encoder(self.pixels(x[:, :-1]).flatten(0, 1)).unflatten(0, (len(x), x.shape[1] - 1))
         state = self.start(len(x))
         seen = [self.seen(state, context)]
@@ -159,7 +149,7 @@ class VideoPixelNetwork(nn.Module):
         Args:
             n: films, all drawn at once.
             length: frames, those of the prefix included.
-            prefix: first frames, `(n, p, 1, h, w)`; they are kept.
+            prefix: first frames, `(n, p, 1, h, w)`, or `(p, 1, h, w)` for all alike; they are kept.
             context: `(n, context_dim)`.
             temperature: flattens (above 1) or sharpens (below 1) each draw.
             generator: for the draws.
@@ -172,7 +162,7 @@ class VideoPixelNetwork(nn.Module):
         (height, width), begin = self.size, 0
         x = torch.zeros(n, length, 1, height, width, dtype=torch.long, device=self.first.weight.device)
         if prefix is not None:
-            prefix = self.check(prefix, "prefix")
+            prefix = self.check(prefix.expand(n, *prefix.shape) if prefix.dim() == 4 else prefix, "prefix")
             begin = prefix.shape[1]
             if len(prefix) != n or not 1 <= begin <= length:
                 wanted = f"({n}, 1 to {length}, 1, {height}, {width})"

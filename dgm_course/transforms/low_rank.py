@@ -1,7 +1,7 @@
 """Low-rank flows: planar, radial and Sylvester, x = z + (a change of low rank), with a log-det that costs O(dim).
 
 Their analytic side is `inverse` (z to x), as posterior flows and reverse KL need it. `forward` (x to z) is exact too:
-a monotone equation per hidden unit, solved by bisection (planar, Sylvester), or a quadratic one (radial).
+a monotone equation per hidden unit, solved inside a bracket (planar, Sylvester), or a quadratic one (radial).
 
 Every layer takes its parameters from one vector. With `context_dim`, a linear hyper-network of the context is added to
 it, so that each example has its own flow (amortized, as in a VAE, where the context comes from the encoder).
@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dgm_course.transforms.base import Transform, check_context, expect
+from dgm_course.transforms.monotone import solve_monotone
 
 MARGIN = 1e-3  # distance that every constraint keeps from the singular case, where softplus and tanh would round to it
 
@@ -46,31 +47,25 @@ def above(a, low):
     return low + F.softplus(a + math.log(math.expm1(-low)))
 
 
-@torch.no_grad()
-def solve_monotone(slope, y, b):
-    """Solves a + slope * tanh(a + b) = y for a, elementwise, by bisection; slope > -1 makes the left side increase.
+def solve(slope, y, b):
+    """Solves a + slope * tanh(a + b) = y for a, elementwise; slope > -1 makes the left side increase. No gradients.
 
     Raises:
-        RuntimeError: the residual stays too large, or is NaN (inputs or parameters were not finite).
+        RuntimeError: as `solve_monotone` does, e.g. because inputs or parameters were not finite.
     """
     slope, y, b = torch.broadcast_tensors(slope, y, b)
-    low, high = y - slope.abs(), y + slope.abs()
-    for _ in range(80 if y.dtype == torch.float64 else 45):
-        middle = low + (high - low) / 2
-        left = middle + slope * torch.tanh(middle + b) < y
-        low, high = torch.where(left, middle, low), torch.where(left, high, middle)
-    a = low + (high - low) / 2
-    scale = 1 + y.abs() + slope.abs() + b.abs()  # rounding grows with it
-    residual = (a + slope * torch.tanh(a + b) - y).abs() / scale
-    if not bool((residual < 100 * torch.finfo(y.dtype).eps).all()):
-        raise RuntimeError(f"bisection did not converge: relative residual {residual.max().item():g}")
-    return a
+
+    def curve(a):
+        h = torch.tanh(a + b)
+        return a + slope * h, torch.log1p(slope * (1 - h * h))
+
+    return solve_monotone(curve, y, y - slope.abs(), y + slope.abs())
 
 
 class Planar(LowRank):
     """Planar flow. `inverse`: x = z + u tanh(w.z + b), log|det dx/dz| = log(1 + u.w tanh'(w.z + b)).
 
-    u is bent so that u.w > -1, which keeps the map invertible. `forward` takes a bisection for w.z.
+    u is bent so that u.w > -1, which keeps the map invertible. `forward` solves for w.z.
 
     Args:
         dim: entries of the vector.
@@ -91,7 +86,7 @@ class Planar(LowRank):
     def forward(self, x, context=None):
         u, w, b, slope = self.constrained(x, context)
         y = (x * w).sum(1, keepdim=True)
-        a = solve_monotone(slope, y, b)
+        a = solve(slope, y, b)
         h = torch.tanh(a + b)
         a = a - (a + slope * h - y) / (1 + slope * (1 - h * h)).detach()  # a Newton step carries the gradient
         h = torch.tanh(a + b)
@@ -145,7 +140,7 @@ class Sylvester(LowRank):
     """Sylvester flow. `inverse`: x = z + Q R tanh(S Q^T z + b), Q with orthonormal columns, R, S upper triangular.
 
     By Sylvester's identity det dx/dz = det(I + diag(tanh') S R), a product over the diagonal. The products S_ii R_ii
-    lie above -1. `forward` solves the same triangular system from its last row to its first, a bisection each.
+    lie above -1. `forward` solves the same triangular system from its last row to its first, one equation each.
 
     Args:
         dim: entries of the vector.
@@ -198,7 +193,7 @@ class Sylvester(LowRank):
         a = torch.zeros_like(y)
         with torch.no_grad():
             for i in reversed(range(self.rank)):
-                a[:, i] = solve_monotone(slope[:, i], y[:, i] - (product[:, i] * h).sum(1), b[:, i])
+                a[:, i] = solve(slope[:, i], y[:, i] - (product[:, i] * h).sum(1), b[:, i])
                 h[:, i] = torch.tanh(a[:, i] + b[:, i])
         jacobian = torch.eye(self.rank, dtype=x.dtype, device=x.device) + product * (1 - h * h)[:, None]
         residual = a + times(product, torch.tanh(a + b)) - y

@@ -66,6 +66,18 @@ def check_sequential(model, x):
     torch.testing.assert_close(model.log_prob(x, **context), total, rtol=1e-12, atol=1e-12)
 
 
+def check_short(model, x):
+    """The first entries of a sequence have the probability that they have alone, in or beyond the receptive field."""
+    context = contexts(model, *x.shape)
+    entries = model.distribution(outputs(model, x, **context)).log_prob(x)
+    assert model.reach is None or 1 < model.reach < x.shape[1]
+    for t in range(1, x.shape[1] + 1):
+        part = {k: v[..., :t] if k == "local" else v for k, v in context.items()}
+        torch.testing.assert_close(model.log_prob(x[:, :t], **part), entries[:, :t].sum(1), rtol=1e-12, atol=1e-12)
+    with pytest.raises(ValueError, match=r"sequences must have at least one entry, got shape \(2, 0\)"):
+        model.log_prob(x[:2, :0], **{k: v[:2, :, :0] if k == "local" else v[:2] for k, v in context.items()})
+
+
 def check_cached(model, length, prefix, n=3):
     """Cached and naive samples are the same, the prefix stays, and log_prob takes what sample gives."""
     context = contexts(model, n, length)

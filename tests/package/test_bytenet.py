@@ -23,6 +23,11 @@ def test_an_entry_depends_on_earlier_ones_alone_and_parallel_is_sequential(optio
     properties.check_sequential(model, x)
 
 
+def test_a_text_may_be_shorter_than_the_receptive_field():
+    model = make(context_dim=2, local_dim=3)
+    properties.check_short(model, properties.random_sequence(model, 3, model.reach + 3))
+
+
 @BOTH
 def test_probabilities_of_all_sequences_sum_to_one(options):
     properties.check_normalized(make(**options), 5)

@@ -18,6 +18,7 @@ DISCRETE = {
     "FVBN": lambda shape, levels, **k: FVBN(shape, Categorical(levels), **k),
     "NADE": lambda shape, levels, **k: NADE(shape, Categorical(levels), 12, **k),
     "MADE": lambda shape, levels, **k: MADE(shape, Categorical(levels), (24, 24), **k),
+    "MADE, direct": lambda shape, levels, **k: MADE(shape, Categorical(levels), (24,), direct=True, **k),
 }
 REAL = {
     "FVBN": lambda shape, **k: FVBN(shape, Gaussian(), **k),

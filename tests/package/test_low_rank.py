@@ -87,7 +87,7 @@ def test_gradient_through_the_numerical_side(name):
 
 
 def test_bad_settings_and_values_are_refused():
-    with pytest.raises(RuntimeError, match="bisection did not converge: relative residual nan"):
+    with pytest.raises(RuntimeError, match=r"the inverse did not converge in .* steps: residual nan"):
         Planar(2)(torch.full((1, 2), torch.nan))
     with pytest.raises(ValueError, match=r"rank must lie in 1 .* 3, .* got 4"):
         Sylvester(3, 4)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from dgm_course import data
+from dgm_course.autoregressive.fvbn import FVBN
 from dgm_course.autoregressive.made import MADE
 from dgm_course.autoregressive.vectors import Categorical, Gaussian
 from dgm_course.training import fit
@@ -24,8 +25,9 @@ ORDERS = list(itertools.permutations(range(3)))
 EVERY = torch.tensor(list(itertools.product(range(2), repeat=9)))
 
 
-def test_every_binary_image_of_9_pixels_in_other_orders_and_masks():
-    model = random_(MADE((3, 3), hidden=(16, 16)))
+@pytest.mark.parametrize("direct", [False, True])
+def test_every_binary_image_of_9_pixels_in_other_orders_and_masks(direct):
+    model = random_(MADE((3, 3), hidden=(16, 16), direct=direct))
     generator = torch.Generator().manual_seed(1)
     totals = []
     for _ in range(4):
@@ -69,6 +71,22 @@ def test_an_ensemble_over_masks_repeats_with_its_generator_and_cleans_up_after_a
     with pytest.raises(ValueError, match="at least one permutation, got none"):
         model.ensemble_log_prob(x, [])
     assert torch.equal(model.log_prob(x), own)
+
+
+@torch.no_grad()
+def test_direct_connections_add_the_logits_of_an_fvbn():
+    order, x = torch.tensor([2, 0, 3, 1]), EVERY[:16, 5:]
+    plain, linear = random_(MADE(4, hidden=(8,), order=order)), random_(FVBN(4, order=order))
+    model = MADE(4, hidden=(8,), order=order, direct=True).double()
+    model.net.load_state_dict(plain.net.state_dict())
+    assert torch.equal(model.log_prob(x), plain.log_prob(x)), "they start at zero"
+    model.direct.load_state_dict(linear.state_dict())
+    logits = plain.params(x.double()) + linear.params(x.double())
+    wanted = torch.distributions.Bernoulli(logits=logits[..., 0]).log_prob(x.double()).sum(1)
+    torch.testing.assert_close(model.log_prob(x), wanted)
+    model.net.linears[-1].weight.zero_()
+    model.net.linears[-1].bias.zero_()
+    torch.testing.assert_close(model.log_prob(x), linear.log_prob(x))
 
 
 @pytest.mark.parametrize("orders", [True, False])

@@ -86,6 +86,7 @@ def test_an_entry_depends_on_earlier_ones_alone_and_parallel_is_sequential(patte
     x = properties.random_sequence(model, 2, 8)
     properties.check_causal(model, x, lambda v: (v + 1) % 3)
     properties.check_sequential(model, x)
+    properties.check_short(model, x)
 
 
 @pytest.mark.parametrize("pattern", ["strided", "fixed"])

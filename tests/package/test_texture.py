@@ -66,6 +66,13 @@ def test_the_nearest_neighbourhood_wins_and_epsilon_lets_others_in():
         ]
         return {float(image[0, 0, 1]) for image in images}
 
+    def many(epsilon, value, temperature):
+        given = {"known": known + value, "mask": mask, "generator": seeded()}
+        return synthesize(texture, (1, 2), 3, epsilon=epsilon, temperature=temperature, n=60, **given)[:, 0, 0, 1]
+
+    for epsilon, value, temperature in ((100.0, 0.6, 0), (20.0, 0.6, 0.1), (2.0, 0.6, 50)):
+        same = grown(temperature * epsilon, value)
+        assert {float(v) for v in many(epsilon, value, temperature)} == same, "it scales the tolerance"
     assert grown(0, 0.0) == {1.0}
     assert grown(0, 0.6) == {2.0}  # distances 0.36 and 0.16
     assert grown(2.0, 0.6) == {1.0, 2.0}
@@ -90,6 +97,18 @@ def test_a_hole_is_filled_from_its_surroundings():
     assert torch.equal(synthesize(texture, (24, 24), 9, known=damaged, mask=mask, generator=seeded()), texture)
 
 
+def test_many_textures_grow_side_by_side_each_from_its_own_start():
+    """Stripes of another phase in each start: every texture continues its own."""
+    texture = PERIODIC["diagonal stripes"][None, :20, :20]
+    mask = torch.zeros(12, 14, dtype=torch.bool)
+    mask[:6, :6] = True
+    wanted = torch.stack([PERIODIC["diagonal stripes"][None, k : k + 12, :14] for k in range(3)])
+    got = synthesize(texture, (12, 14), 7, known=torch.where(mask, wanted, 99), mask=mask, generator=seeded(), n=3)
+    assert torch.equal(got, wanted)
+    grown = synthesize(data.load("textures")[0, :, :24, :24], (9, 9), 5, generator=seeded(), n=4)
+    assert len({tuple(one.flatten().tolist()) for one in grown}) == 4
+
+
 def test_wrong_input_of_the_synthesis_is_named():
     texture = torch.zeros(1, 12, 16)
     with pytest.raises(ValueError, match=r"\(channels, height, width\), got \(12, 16\)"):
@@ -103,7 +122,7 @@ def test_wrong_input_of_the_synthesis_is_named():
         synthesize(texture, (8, 20), 5, seed=9)
     with pytest.raises(ValueError, match="seed must be from 1 to 8, got 0"):
         synthesize(texture, (8, 8), 5, seed=0)
-    with pytest.raises(ValueError, match="epsilon must be at least 0, got -1"):
+    with pytest.raises(ValueError, match=r"epsilon and temperature must be at least 0, got -1 and 1.0"):
         synthesize(texture, (8, 8), 5, epsilon=-1)
     with pytest.raises(ValueError, match="completion needs both"):
         synthesize(texture, (8, 8), 5, known=torch.zeros(1, 8, 8))

@@ -59,6 +59,8 @@ def test_causal_convolution_sees_the_present_and_the_past_at_its_distance(kernel
     queue = conv.queue(1)
     steps = torch.cat([conv(x[:, :, t : t + 1], queue) for t in range(12)], dim=2)
     torch.testing.assert_close(steps, conv(x), rtol=1e-12, atol=1e-12)
+    with pytest.raises(ValueError, match="with a queue one step is taken at a time, got 2"):
+        conv(x[:, :, :2], queue)
 
 
 @pytest.mark.parametrize(("layers", "stacks", "kernel"), [(1, 1, 2), (3, 1, 2), (3, 2, 2), (2, 2, 3)])
@@ -83,6 +85,12 @@ def test_an_entry_depends_on_earlier_ones_alone_and_parallel_is_sequential(outpu
     x = sequence(model, 2, 7)
     properties.check_causal(model, x, lambda v: -v + 0.1 if output == "logistic" else (v + 1) % model.levels)
     properties.check_sequential(model, x)
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_a_sequence_may_be_shorter_than_the_receptive_field(output):
+    model = make(output, context_dim=2, local_dim=3)
+    properties.check_short(model, sequence(model, 3, model.reach + 3))
 
 
 @pytest.mark.parametrize("output", ["softmax", "mixture"])
