@@ -82,6 +82,37 @@ def test_seed_and_steps_change_the_run_and_stand_in_the_card(tmp_path):
     assert one["weights"]["sha256"] == same["weights"]["sha256"] != two["weights"]["sha256"]
 
 
+def test_table_has_mean_and_spread_over_seeds(tmp_path, monkeypatch):
+    """Runs of a recipe that differ in the seed alone live side by side and share a row."""
+    monkeypatch.setattr(data, "folder", lambda: tmp_path)
+    monkeypatch.setattr(pretrained, "folder", lambda: tmp_path / "pretrained")
+
+    def kept(*arguments):
+        assert train_cli.train([*arguments, "--steps", "2", "--keep", "--out", str(tmp_path / "runs")]) == 0
+        return sorted(path.stem for path in (tmp_path / "cards").glob("*.json"))
+
+    two = ["maf-moons", "nice-moons"]
+    assert kept(*two) == kept(*two, "--seed", "0") == two, "the recipe's own seed has no label, given or not"
+    kept("nice-moons", "--seed", "3", "--publish")
+    assert kept("nice-moons", "--seed", "1") == [*two, "nice-moons.seed1", "nice-moons.seed3"]
+    assert pretrained.card("nice-moons")["seed"] == 3, "what was published is the run that was asked for"
+
+    found = runs.cards(tmp_path / "cards")
+    assert [card["seed"] for card in found if card["name"] == "nice-moons"] == [0, 1, 3]
+    values = torch.tensor([c["results"]["NLL"]["value"] for c in found if c["name"] == "nice-moons"]).double()
+    mean = values.sum() / 3
+    spread = math.sqrt(((values - mean) ** 2).sum() / 2)
+    text = runs.table("flows", found)
+    assert text.count("| `nice-moons` |") == text.count("| `maf-moons` |") == 1
+    (line,) = [line for line in text.splitlines() if "nice-moons" in line]
+    assert f" {mean:.3f} ± {spread:.3f} (3 seeds) |" in line and "| 2 | 0, 1, 3 |" in line
+
+    other = found[0] | {"seed": 4, "command": found[0]["command"].replace("smoke --seed 0", "cpu --seed 4")}
+    assert runs.table("flows", [*found, other]).count("| `nice-moons` |") == 2, "another budget is another row"
+    one = runs.table("flows", found[:1])
+    assert f"| {runs.number(found[0]['results']['NLL'])} |" in one and "seeds" not in one
+
+
 def test_card_round_trip(tmp_path):
     model, card = runs.run("maf-digits8", steps=2, out=tmp_path, progress=False)
     folder = tmp_path / "maf-digits8"
