@@ -78,5 +78,4 @@ def publish(name, out="runs", seed=None):
     if dtype == torch.float16 and halves > 0.99 * LIMIT:
         raise ValueError(f"the weights of {name} take {halves:,} bytes as float16, at most {LIMIT:,} may ship")
     about["results"] = recipe.evaluate(model.eval(), rows)
-    folder().mkdir(exist_ok=True)
     return runs.write(folder() / f"{name}.safetensors", folder() / f"{name}.json", model, about, dtype)

@@ -79,6 +79,7 @@ def write(weights, file, model, card, dtype=torch.float32):
     state = {key: value.detach().cpu().clone().contiguous() for key, value in model.state_dict().items()}
     state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
     content = save(state)
+    weights.parent.mkdir(parents=True, exist_ok=True)
     weights.write_bytes(content)
     digest = hashlib.sha256(content).hexdigest()
     card = card | {"weights": {"bytes": len(content), "dtype": str(dtype)[6:], "sha256": digest}}

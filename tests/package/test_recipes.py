@@ -27,7 +27,7 @@ SHIPPED = [name for name in recipes.RECIPES if not name.endswith("-frey")]  # Fr
 def test_every_recipe_trains(name, tmp_path):
     model, card = runs.run(name, steps=2, out=tmp_path, progress=False)
     for found in card["results"].values():
-        assert math.isfinite(found["value"]) and found["unit"] in ("nats", "bits/dim", "%", "1e-3", "probability")
+        assert math.isfinite(found["value"]) and found["unit"] in ("nats", "bits/dim", "%", "1e-3", "p-value")
     if card["table"] == "flows":  # others may need a length or a class
         x = model.sample(2, generator=torch.Generator().manual_seed(0))
         assert x.shape == (2, *recipes.get(name).data().train.shape[1:])
@@ -155,6 +155,38 @@ def test_dequantization_is_judged_by_bounds_of_the_integers():
     other = recipes.get("dequantization-variational-fashion").build(rows, "smoke")
     assert [p.shape for p in other.flow.parameters()] == [p.shape for p in model.flow.parameters()], "the same flow"
     assert len(list(other.parameters())) > len(list(model.parameters()))
+
+
+class Replay(torch.nn.Linear):
+    """A sampler that repeats given points."""
+
+    def __init__(self, points):
+        super().__init__(1, 1)
+        self.points = points
+
+    def sample(self, n, generator):
+        return self.points[:n]
+
+
+def test_samplers_are_judged_against_the_test_split(monkeypatch):
+    monkeypatch.setenv("DGM_BUDGET", "cpu")
+    rows = recipes.get("gan-moons").data()
+    good, half = rows.train[:1000], rows.train[rows.train[:, 1] > rows.train[:, 1].median()]
+    fair, collapsed = (recipes.get("gan-moons").evaluate(Replay(points), rows) for points in (good, half))
+    assert fair["p-value"]["value"] > 0.05 and abs(fair["MMD^2"]["value"]) < 0.5
+    assert min(fair["precision"]["value"], fair["recall"]["value"]) > 95
+    assert collapsed["p-value"]["value"] < 0.01 and collapsed["MMD^2"]["value"] > 10
+    assert collapsed["precision"]["value"] > 90 and collapsed["recall"]["value"] < 65, (
+        "good points, half of them missing"
+    )
+
+
+def test_runs_of_a_gan_follow_their_seed(tmp_path):
+    digests = [
+        runs.run("wgan-moons", steps=2, seed=seed, out=tmp_path / str(i), progress=False)[1]["weights"]["sha256"]
+        for i, seed in enumerate((1, 1, 2))
+    ]
+    assert digests[0] == digests[1] != digests[2]
 
 
 def test_a_recipe_can_have_context_loss_and_numbers_of_its_own(tmp_path, monkeypatch):
