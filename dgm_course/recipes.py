@@ -117,7 +117,8 @@ def dequantized_bounds(model, data):
     scores = {"ELBO": model.elbo, f"IWAE, k = {k}": functools.partial(model.log_prob_estimate, k=k)}
     results = {}
     for name, score in scores.items():
-        score = functools.partial(score, generator=torch.Generator().manual_seed(0))  # the same noise each time
+        noise = torch.Generator(model.like.device).manual_seed(0)  # the same each time
+        score = functools.partial(score, generator=noise)
         found = metrics.evaluate(model, data.test, data.convention, None, score, "lower bound", batch_size=100)
         results[name] = {
             "value": found.bits_per_dim, "unit": "bits/dim", "n": found.n, "kind": found.kind,
