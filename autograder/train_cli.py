@@ -24,7 +24,7 @@ def train(argv):
     parser.add_argument("--list", action="store_true", help="list the recipes")
     parser.add_argument("--budget", choices=training.BUDGETS, help="how much to compute (default: DGM_BUDGET)")
     parser.add_argument("--steps", type=int, metavar="N", help="another number of steps than the recipe's")
-    parser.add_argument("--seed", type=int, metavar="S", help="another seed than the recipe's")
+    parser.add_argument("--seed", type=int, metavar="S", help="another seed than the recipe's; table: mean over seeds")
     parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="folder of runs (default: runs)")
     parser.add_argument("--keep", action="store_true", help="also copy the card to data/cards/, for dgm table")
     parser.add_argument("--publish", action="store_true", help="also copy weights and card to data/pretrained/")
@@ -44,11 +44,12 @@ def train(argv):
             for key, found in card["results"].items():
                 print(f"{name}: {key} {runs.number(found)} {found['unit']} (test), {card['seconds']:.0f} s")
             if args.keep:
-                kept = data.folder() / "cards" / f"{name}.json"
+                run = runs.label(name, args.seed)
+                kept = data.folder() / "cards" / f"{run}.json"
                 kept.parent.mkdir(exist_ok=True)
-                shutil.copyfile(args.out / name / "card.json", kept)
+                shutil.copyfile(args.out / run / "card.json", kept)
             if args.publish:
-                card = pretrained.publish(name, args.out)
+                card = pretrained.publish(name, args.out, args.seed)
                 print(f"{name}: {card['weights']['bytes']:,} bytes in {pretrained.folder()}")
     except (ValueError, FileNotFoundError, FloatingPointError) as error:
         print(f"dgm train: {error}", file=sys.stderr)

@@ -56,16 +56,16 @@ def load(name):
     return model.eval()
 
 
-def publish(name, out="runs"):
+def publish(name, out="runs", seed=None):
     """Copies weights and card of a run to `folder()`: as float32 where that is small enough, else as float16.
 
-    The numbers of the card are taken anew, with the weights as they ship.
+    The numbers of the card are taken anew, with the weights as they ship. A seed other than the recipe's names its run.
 
     Raises:
         FileNotFoundError: there is no finished run of that name below `out`.
         ValueError: the weights are too large even as float16.
     """
-    recipe, source = recipes.get(name), runs.Path(out) / name
+    recipe, source = recipes.get(name), runs.Path(out) / runs.label(name, seed)
     if not (source / "card.json").is_file():
         raise FileNotFoundError(f"{source} has no card.json: finish the run first (dgm train {name})")
     about = json.loads((source / "card.json").read_text(encoding="utf-8"))
@@ -78,5 +78,4 @@ def publish(name, out="runs"):
     if dtype == torch.float16 and halves > 0.99 * LIMIT:
         raise ValueError(f"the weights of {name} take {halves:,} bytes as float16, at most {LIMIT:,} may ship")
     about["results"] = recipe.evaluate(model.eval(), rows)
-    folder().mkdir(exist_ok=True)
     return runs.write(folder() / f"{name}.safetensors", folder() / f"{name}.json", model, about, dtype)

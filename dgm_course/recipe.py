@@ -1,11 +1,16 @@
-"""What a recipe is: which model on which data, how long, and how it is judged. The recipes are in `recipes.py`."""
+"""What a recipe is: which model on which data, how long, and how it is judged. The recipes are in `recipes.py`.
+
+Data that several files of recipes share are here too.
+"""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 
 import torch
 
+from dgm_course import data as datasets
 from dgm_course import metrics, training
 
 
@@ -39,6 +44,23 @@ class Data:
 
         splits = {split: cut(getattr(self, split)) for split in ("train", "valid", "test")}
         return dataclasses.replace(self, name=f"{self.name}, the first {n}", **splits)
+
+
+@functools.cache
+def toy(name):
+    """10,000 points to train on and 10,000 to test on, as the libraries in the table of peers had."""
+    train, test = (datasets.toy(name, 10_000, seed) for seed in (0, 1))
+    return Data(f"toy {name}, 10,000 / 10,000 points", train, None, test, metrics.continuous())
+
+
+@functools.cache
+def shipped(name, levels):
+    """A shipped set of images, dequantized; 8x8 digits as vectors of 64."""
+    splits = [datasets.load(name, split) for split in ("train", "valid", "test")]
+    if name == "digits8":
+        splits = [x.flatten(1) for x in splits]
+    sizes = " / ".join(f"{len(x):,}" for x in splits)
+    return Data(f"{name}, shipped part, {sizes} images", *splits, metrics.dequantized(levels))
 
 
 def likelihood(model, data, first=None, batch_size=1000):

@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import re
+import statistics
 from pathlib import Path
 
 import torch
@@ -20,10 +21,16 @@ from safetensors.torch import save
 from dgm_course import recipes, training
 
 
+def label(name, seed=None):
+    """Name of the run's folder and of its kept card: the recipe's name, and the seed if it is not the recipe's own."""
+    return name if seed in (None, recipes.get(name).seed) else f"{name}.seed{seed}"
+
+
 def run(name, steps=None, seed=None, out="runs", progress=True):
     """Follows a recipe at the budget of `training.budget()`; an interrupted run goes on where it was.
 
-    Writes `model.safetensors`, `card.json` and `card.md` to `out/name/`, beside the checkpoint.
+    Writes `model.safetensors`, `card.json` and `card.md` to `out/name/`, beside the checkpoint; with another seed than
+    the recipe's to `out/name.seed1/`.
 
     Args:
         name: a name of `recipes.RECIPES`.
@@ -40,7 +47,7 @@ def run(name, steps=None, seed=None, out="runs", progress=True):
     recipe, budget = recipes.get(name), training.budget()
     seed = recipe.seed if seed is None else seed
     settings = recipe.at(budget) | ({} if steps is None else {"steps": steps})
-    data, folder = recipe.data(), Path(out) / name
+    data, folder = recipe.data(), Path(out) / label(name, seed)
     data = data.first(256) if budget.name == "smoke" else data
     model = recipe.build(data, budget.name, seed)
     x, context = data.train if isinstance(data.train, tuple) else (data.train, None)
@@ -72,6 +79,7 @@ def write(weights, file, model, card, dtype=torch.float32):
     state = {key: value.detach().cpu().clone().contiguous() for key, value in model.state_dict().items()}
     state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
     content = save(state)
+    weights.parent.mkdir(parents=True, exist_ok=True)
     weights.write_bytes(content)
     digest = hashlib.sha256(content).hexdigest()
     card = card | {"weights": {"bytes": len(content), "dtype": str(dtype)[6:], "sha256": digest}}
@@ -90,11 +98,17 @@ def machine(budget):
     return f"{gpu}{cpu}, {torch.get_num_threads()} of {os.cpu_count()} threads, torch {torch.__version__}"
 
 
-def number(result):
-    """`2.413 ± 0.007`, marked as a bound or an estimate where it is one."""
+def number(result, *more):
+    """`2.413 ± 0.007`, marked as a bound or an estimate where it is one.
+
+    With the same result of more seeds: mean, sample standard deviation over seeds, and `(3 seeds)`.
+    """
     sign = {"exact": "", "lower bound": "<= ", "estimate": "about "}[result.get("kind", "exact")]
-    error = result.get("standard_error")
-    return f"{sign}{result['value']:.3f}" + ("" if error is None else f" ± {error:.3f}")
+    value, error, seeds = result["value"], result.get("standard_error"), ""
+    if more:
+        values = [value, *(other["value"] for other in more)]
+        value, error, seeds = statistics.mean(values), statistics.stdev(values), f" ({len(values)} seeds)"
+    return f"{sign}{value:.3f}" + ("" if error is None else f" ± {error:.3f}") + seeds
 
 
 def markdown(card):
@@ -115,14 +129,17 @@ def markdown(card):
 
 
 def cards(folder):
-    """All cards below a folder (`NAME.json` or `NAME/card.json`), in the order of the table of recipes."""
+    """All cards below a folder (`NAME.json` or `NAME/card.json`), in the order of `RECIPES`, then of seeds."""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(Path(folder).rglob("*.json"))]
     order = list(recipes.RECIPES)
-    return sorted((card for card in found if card.get("name") in order), key=lambda card: order.index(card["name"]))
+    found = [card for card in found if card.get("name") in order]
+    return sorted(found, key=lambda card: (order.index(card["name"]), card["seed"]))
 
 
 def table(name, found):
     """The cards of the table `name` as markdown, one table for each data set.
+
+    A row is a command: cards that differ in nothing but the seed share one, with mean and spread over seeds.
 
     Raises:
         ValueError: there is none.
@@ -132,24 +149,33 @@ def table(name, found):
         raise ValueError(f"no card of the table {name!r} is there; train something first (dgm train --list)")
     parts = []
     for data in dict.fromkeys((card["data"], card["convention"]) for card in found):
-        rows = [card for card in found if (card["data"], card["convention"]) == data]
-        columns = {key: found["unit"] for card in rows for key, found in card["results"].items()}
+        rows = {}
+        for card in found:
+            if (card["data"], card["convention"]) == data:
+                rows.setdefault(re.sub(r" --seed \S+", "", card["command"]), []).append(card)
+        columns = {key: one["unit"] for (card, *_) in rows.values() for key, one in card["results"].items()}
         head = [f"{key}, {unit}" if key != unit else key for key, unit in columns.items()]
         head = ["recipe", *head, "parameters", "steps", "seed", "seconds"]
         parts += ["", f"**{data[0]}**; x: {data[1]}", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-        for card in rows:
-            numbers = [number(card["results"][key]) if key in card["results"] else "" for key in columns]
-            steps = f"{card['steps']:,}" + (f" (best {card['best_step']:,})" if card["best_step"] else "")
-            cells = [
-                f"`{card['name']}`",
-                *numbers,
-                f"{card['parameters']:,}",
-                steps,
-                card["seed"],
-                f"{card['seconds']:.0f}",
-            ]
-            parts.append(f"| {' | '.join(map(str, cells))} |")
+        parts += [f"| {' | '.join(row(seeds, columns))} |" for seeds in rows.values()]
     return "\n".join(parts[1:]) + "\n"
+
+
+def row(seeds, columns):
+    """Cells of a row of the table: cards that differ in their seed, and which results to show."""
+
+    def span(values):
+        low, high = min(values), max(values)
+        return f"{low:,}" + (f" to {high:,}" if high > low else "")
+
+    results = [[card["results"][key] for card in seeds if key in card["results"]] for key in columns]
+    best = [card["best_step"] for card in seeds if card["best_step"]]
+    return [
+        f"`{seeds[0]['name']}`", *(number(*same) if same else "" for same in results),
+        f"{seeds[0]['parameters']:,}",
+        span([card["steps"] for card in seeds]) + (f" (best {span(best)})" if best else ""),
+        ", ".join(str(card["seed"]) for card in seeds), f"{statistics.mean(card['seconds'] for card in seeds):.0f}",
+    ]  # fmt: skip
 
 
 def insert(page, name, text):

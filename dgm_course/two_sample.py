@@ -184,6 +184,8 @@ def classifier_frechet_distance(real, generated, classifier):
 class FeatureClassifier(nn.Module):
     """Small convolutional classifier, `(batch, c, h, w)` to logits `(batch, classes)`, with `features` to measure on.
 
+    One that is trained on Fashion-MNIST ships: `pretrained.load("features-fashion")`, for pixels divided by 255.
+
     Args:
         shape: `(c, h, w)`; height and width divisible by 4.
         classes: number of classes.

@@ -27,7 +27,7 @@ SHIPPED = [name for name in recipes.RECIPES if not name.endswith("-frey")]  # Fr
 def test_every_recipe_trains(name, tmp_path):
     model, card = runs.run(name, steps=2, out=tmp_path, progress=False)
     for found in card["results"].values():
-        assert math.isfinite(found["value"]) and found["unit"] in ("nats", "bits/dim")
+        assert math.isfinite(found["value"]) and found["unit"] in ("nats", "bits/dim", "%", "1e-3", "p-value")
     if card["table"] == "flows":  # others may need a length or a class
         x = model.sample(2, generator=torch.Generator().manual_seed(0))
         assert x.shape == (2, *recipes.get(name).data().train.shape[1:])
@@ -82,6 +82,37 @@ def test_seed_and_steps_change_the_run_and_stand_in_the_card(tmp_path):
     assert one["weights"]["sha256"] == same["weights"]["sha256"] != two["weights"]["sha256"]
 
 
+def test_table_has_mean_and_spread_over_seeds(tmp_path, monkeypatch):
+    """Runs of a recipe that differ in the seed alone live side by side and share a row."""
+    monkeypatch.setattr(data, "folder", lambda: tmp_path)
+    monkeypatch.setattr(pretrained, "folder", lambda: tmp_path / "pretrained")
+
+    def kept(*arguments):
+        assert train_cli.train([*arguments, "--steps", "2", "--keep", "--out", str(tmp_path / "runs")]) == 0
+        return sorted(path.stem for path in (tmp_path / "cards").glob("*.json"))
+
+    two = ["maf-moons", "nice-moons"]
+    assert kept(*two) == kept(*two, "--seed", "0") == two, "the recipe's own seed has no label, given or not"
+    kept("nice-moons", "--seed", "3", "--publish")
+    assert kept("nice-moons", "--seed", "1") == [*two, "nice-moons.seed1", "nice-moons.seed3"]
+    assert pretrained.card("nice-moons")["seed"] == 3, "what was published is the run that was asked for"
+
+    found = runs.cards(tmp_path / "cards")
+    assert [card["seed"] for card in found if card["name"] == "nice-moons"] == [0, 1, 3]
+    values = torch.tensor([c["results"]["NLL"]["value"] for c in found if c["name"] == "nice-moons"]).double()
+    mean = values.sum() / 3
+    spread = math.sqrt(((values - mean) ** 2).sum() / 2)
+    text = runs.table("flows", found)
+    assert text.count("| `nice-moons` |") == text.count("| `maf-moons` |") == 1
+    (line,) = [line for line in text.splitlines() if "nice-moons" in line]
+    assert f" {mean:.3f} ± {spread:.3f} (3 seeds) |" in line and "| 2 | 0, 1, 3 |" in line
+
+    other = found[0] | {"seed": 4, "command": found[0]["command"].replace("smoke --seed 0", "cpu --seed 4")}
+    assert runs.table("flows", [*found, other]).count("| `nice-moons` |") == 2, "another budget is another row"
+    one = runs.table("flows", found[:1])
+    assert f"| {runs.number(found[0]['results']['NLL'])} |" in one and "seeds" not in one
+
+
 def test_card_round_trip(tmp_path):
     model, card = runs.run("maf-digits8", steps=2, out=tmp_path, progress=False)
     folder = tmp_path / "maf-digits8"
@@ -108,10 +139,60 @@ def test_likelihood_is_on_the_scale_of_the_data():
     assert found["NLL"]["n"] == 397
 
 
+def test_dequantization_is_judged_by_bounds_of_the_integers():
+    """An untrained flow with uniform noise: its ELBO is the likelihood with noise from outside, and more draws help."""
+    name = "dequantization-uniform-fashion"
+    rows = recipes.get(name).data().first(200)
+    model = recipes.get(name).build(rows, "smoke")
+    model.loss(rows.train)  # the activation norms start from it
+    model.eval()
+    found, again = (recipes.dequantized_bounds(model, rows) for _ in range(2))
+    outside = recipe.likelihood(model.flow, recipes.shipped("fashion_mnist", 256).first(200))
+    assert found == again and list(found) == ["ELBO", "IWAE, k = 2"]
+    assert found["ELBO"]["value"] == pytest.approx(outside["bits/dim"]["value"], abs=2e-3)
+    assert found["ELBO"]["standard_error"] == pytest.approx(outside["bits/dim"]["standard_error"], rel=0.02)
+    assert found["IWAE, k = 2"]["value"] < found["ELBO"]["value"]
+    other = recipes.get("dequantization-variational-fashion").build(rows, "smoke")
+    assert [p.shape for p in other.flow.parameters()] == [p.shape for p in model.flow.parameters()], "the same flow"
+    assert len(list(other.parameters())) > len(list(model.parameters()))
+
+
+class Replay(torch.nn.Linear):
+    """A sampler that repeats given points."""
+
+    def __init__(self, points):
+        super().__init__(1, 1)
+        self.points = points
+
+    def sample(self, n, generator):
+        return self.points[:n]
+
+
+def test_samplers_are_judged_against_the_test_split(monkeypatch):
+    monkeypatch.setenv("DGM_BUDGET", "cpu")
+    rows = recipes.get("gan-moons").data()
+    good, half = rows.train[:1000], rows.train[rows.train[:, 1] > rows.train[:, 1].median()]
+    fair, collapsed = (recipes.get("gan-moons").evaluate(Replay(points), rows) for points in (good, half))
+    assert fair["p-value"]["value"] > 0.05 and abs(fair["MMD^2"]["value"]) < 0.5
+    assert min(fair["precision"]["value"], fair["recall"]["value"]) > 95
+    assert collapsed["p-value"]["value"] < 0.01 and collapsed["MMD^2"]["value"] > 10
+    assert collapsed["precision"]["value"] > 90 and collapsed["recall"]["value"] < 65, (
+        "good points, half of them missing"
+    )
+
+
+def test_runs_of_a_gan_follow_their_seed(tmp_path):
+    digests = [
+        runs.run("wgan-moons", steps=2, seed=seed, out=tmp_path / str(i), progress=False)[1]["weights"]["sha256"]
+        for i, seed in enumerate((1, 1, 2))
+    ]
+    assert digests[0] == digests[1] != digests[2]
+
+
 def test_a_recipe_can_have_context_loss_and_numbers_of_its_own(tmp_path, monkeypatch):
     """What conditional models, VAEs and GANs need: pairs as splits, another loss, other numbers than likelihoods."""
     x, y = torch.randn(64, 2), torch.randn(64, 1)
-    rows = recipes.Data("points with a context", (x, y), (x, y), (x, y), metrics.continuous())
+    rows = recipe.Data("points with a context", (x, y), (x, y), (x, y), metrics.continuous())
     seen = []
 
     def loss(model, x, context):

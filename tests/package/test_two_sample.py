@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from dgm_course import data
+from dgm_course import data, pretrained
 from dgm_course.two_sample import (
     FeatureClassifier,
     classifier_frechet_distance,
@@ -186,6 +186,25 @@ def test_distance_grows_with_noise_under_a_trained_classifier():
     noise = torch.randn(rest.shape, generator=seeded())
     distances = [classifier_frechet_distance(half, rest + s * noise, classifier) for s in (0.0, 0.2, 0.5)]
     assert distances[0] < 0.5 * distances[1] and distances[1] < 0.5 * distances[2]
+
+
+def test_shipped_classifier_knows_clothes_and_sees_blur_and_noise():
+    """The numbers are those of the page of results."""
+    classifier = pretrained.load("features-fashion")
+    x, y = data.load("fashion_mnist", "test", labels=True)
+    x = x / 255
+    with torch.no_grad():
+        accuracy = (classifier(x).argmax(1) == y).double().mean().item()
+    assert accuracy > 0.88
+    assert accuracy == pytest.approx(
+        pretrained.card("features-fashion")["results"]["accuracy"]["value"] / 100, abs=2e-3
+    )
+    half, rest = x[:1000], x[1000:]
+    noisy = (rest + 0.1 * torch.randn(rest.shape, generator=seeded())).clamp(0, 1)
+    blurred = nn.functional.avg_pool2d(rest, 3, 1, 1)
+    floor, noise, blur = (classifier_frechet_distance(half, other, classifier) for other in (rest, noisy, blurred))
+    assert floor == pytest.approx(6.91, abs=0.1)
+    assert floor < noise / 5 and noise < blur / 5
 
 
 # Bad input ------------------------------------------------------------------------------------------------------------
