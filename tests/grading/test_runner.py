@@ -105,13 +105,11 @@ def test_an_exception_names_the_line_of_the_students_cell(grade):
     ],
 )  # fmt: skip
 def test_a_broken_answer_costs_its_own_exercise_and_no_other(grade, source, outcome, text):
-    start = time.monotonic()
     result = grade({**ALL_RIGHT, "coupling": f"import os, time\n{source}"})
     assert result["score"] == 7
     assert outcomes(result)["coupling_visible"] == outcome
     assert text in message(result, "coupling_visible")
     assert set(outcomes(result)) == set(tiny.TESTS) | {"written_why"}
-    assert time.monotonic() - start < 8
 
 
 @pytest.mark.parametrize(
