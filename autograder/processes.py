@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from autograder.remote import Caller
 from autograder.spawn import spawn
-from autograder.wire import MAX_ARRAYS, Closed, Late, Line, Lost, WireError, clean
+from autograder.wire import MAX_ARRAYS, Closed, Late, Line, WireError, clean
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,11 @@ class WarmParent:
         self.process = None
         if sock is None:
             self.process, sock = started or spawn()
-        self.line, self.ready, self.owed, self.folders = Line(sock), self.process is None, 0, []
+        self.line, self.ready = Line(sock), self.process is None
         if not self.ready:
             self.line.send("told", told)
 
-    def _order(self, operation, *values, sock=None, wait=True):
+    def _order(self, operation, *values, sock=None):
         if not self.ready:
             self.line.deadline = time.monotonic() + 120
             self.line.receive_plain()
@@ -80,29 +80,13 @@ class WarmParent:
         if sock is not None:
             self.line.send_fd(sock.fileno())
             sock.close()
-        self.owed += 1
-        return self.settle() if wait else None
-
-    def settle(self):
-        """Waits until all orders are carried out, and removes the folders of submissions that are over."""
-        result = None
-        while self.owed:
-            result = self.line.receive_plain()[1]
-            self.owed -= 1
-        while self.folders:
-            self.folders.pop().cleanup()
-        return result
+        return self.line.receive_plain()[1]
 
     def fork(self, folder, reply_bytes):
-        """Has an answer process started in `folder`, after all that was ordered before. Returns the line to it."""
+        """Starts an answer process in `folder` and returns the line to it."""
         ours, theirs = socket.socketpair()
-        self._order("fork", str(folder), reply_bytes, sock=theirs, wait=False)
+        self._order("fork", str(folder), reply_bytes, sock=theirs)
         return Line(ours, reply_bytes)
-
-    def leave(self, folder):
-        """Has the answer process ended without waiting. `folder`, a `TemporaryDirectory`, is removed after that."""
-        self._order("end", 0.0, wait=False)
-        self.folders.append(folder)
 
     def end(self, patience=0.0):
         """Ends the answer process. Returns its exit code or minus the signal that it died of; 0 if it was alive.
@@ -120,8 +104,6 @@ class WarmParent:
 
     def close(self):
         """Ends the warm parent."""
-        with contextlib.suppress(Lost):
-            self.settle()
         self.line.sock.close()
         if self.process is not None:
             self.process.wait()
@@ -140,7 +122,7 @@ class Answers:
 
     def run(self, source):
         """Runs a cell: a dict with `outcome` (None, "error", "timeout" or "died"), `message`, `line`, `output`."""
-        self.start()
+        self._start()
         try:
             report = self._run(source)
         except AnswerDied as death:
@@ -158,7 +140,7 @@ class Answers:
     @contextlib.contextmanager
     def serving(self):
         """A `Caller` that talks to a server with all that the cells so far have made, for one exercise."""
-        self.start()
+        self._start()
         ours, theirs = socket.socketpair()
         self.owed += 1  # the answer to "serve" is awaited later: it forks while the tests begin
         with contextlib.suppress(Closed, Late):  # then the first call finds it dead
@@ -194,21 +176,12 @@ class Answers:
 
     def close(self, patience=0.0):
         """Ends the answer process; see `WarmParent.end`."""
-        self._hang_up()
-        return self.parent.end(patience)
-
-    def leave(self, folder):
-        """As `close`, for the last time; see `WarmParent.leave`."""
-        self._hang_up()
-        self.parent.leave(folder)
-
-    def _hang_up(self):
         if self.line is not None:
             self.line.sock.close()
             self.line, self.owed = None, 0
+        return self.parent.end(patience)
 
-    def start(self):
-        """Starts the process, if it does not run."""
+    def _start(self):
         if self.line is not None:
             return
         self.starts += 1

@@ -18,7 +18,6 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from importlib import metadata
 from multiprocessing import get_context
-from multiprocessing.util import Finalize
 from pathlib import Path
 
 import torch
@@ -178,52 +177,39 @@ def grade_notebook(notebook, assignment, tests, parent, limits):
     Returns:
         `(result, cells)`: the student's part of what `dgm grade --json` writes, and the cells for `autograded/`.
     """
-    started, folder = time.monotonic(), tempfile.TemporaryDirectory(prefix="answer-", ignore_cleanup_errors=True)
-    answers = Answers(parent, folder.name, limits)
-    try:
-        answers.start()  # the process comes up while the notebook is read
-        taken = intake(notebook, assignment)
-        parent.settle()
-        verdicts, seconds = judge(taken, assignment, tests, answers)
-    finally:
-        with contextlib.suppress(Lost):
-            answers.leave(folder)
-    verdicts = {k: (outcome, same_always(text, folder.name), output) for k, (outcome, text, output) in verdicts.items()}
-    show_verdicts(taken.cells, verdicts)
-    result = tally(assignment, verdicts, seconds)
-    return {**result, "seconds": round(time.monotonic() - started, 4), "repairs": taken.repairs}, taken.cells
-
-
-def judge(taken, assignment, tests, answers):
-    """Runs the cells of a notebook and the tests in their places.
-
-    Returns:
-        grade_id -> `(outcome, message, output)`, and exercise -> seconds of its tests.
-    """
+    started, taken = time.monotonic(), intake(notebook, assignment)
     verdicts, seconds, excuses = {}, dict.fromkeys(assignment.exercises, 0.0), {}
     for name in taken.missing:
         excuses[name] = "missing", f"the cell {name} is not in the notebook"
     for name in taken.blank:
         excuses[name] = "blank", "still blank"
     locks = {module: set(exercises) & assignment.exercises.keys() for module, exercises in assignment.locks.items()}
-    try:
-        for number, step in enumerate(taken.steps):
-            if step.test is None:
-                run_cell(answers, taken.cells[step.cell], excuses)
-            else:
-                begun = time.monotonic()
-                verdicts |= run_tests(answers, tests, assignment.exercises[step.test], excuses)
-                seconds[step.test] = time.monotonic() - begun
-                for asked_by in locks.values():
-                    asked_by.discard(step.test)
-                tests_follow = any(later.test for later in taken.steps[number + 1 :])
-                if tests_follow and (opened := [module for module, asked_by in locks.items() if not asked_by]):
-                    answers.unlock({module: lock.sources()[module] for module in opened})
-                    locks = {module: asked_by for module, asked_by in locks.items() if asked_by}
-    except AnswerDied as death:  # more often than it is started again
-        left = [test for test in assignment.tests if test.grade_id not in verdicts]
-        verdicts |= {test.grade_id: (death.outcome, str(death), "") for test in left}
-    return verdicts, seconds
+    with tempfile.TemporaryDirectory(prefix="answer-", ignore_cleanup_errors=True) as folder:
+        answers = Answers(parent, folder, limits)
+        try:
+            for number, step in enumerate(taken.steps):
+                if step.test is None:
+                    run_cell(answers, taken.cells[step.cell], excuses)
+                else:
+                    begun = time.monotonic()
+                    verdicts |= run_tests(answers, tests, assignment.exercises[step.test], excuses, limits)
+                    seconds[step.test] = time.monotonic() - begun
+                    for asked_by in locks.values():
+                        asked_by.discard(step.test)
+                    tests_follow = any(later.test for later in taken.steps[number + 1 :])
+                    if tests_follow and (opened := [module for module, asked_by in locks.items() if not asked_by]):
+                        answers.unlock({module: lock.sources()[module] for module in opened})
+                        locks = {module: asked_by for module, asked_by in locks.items() if asked_by}
+        except AnswerDied as death:  # more often than it is started again
+            left = [test for test in assignment.tests if test.grade_id not in verdicts]
+            verdicts |= {test.grade_id: (death.outcome, str(death), "") for test in left}
+        finally:
+            with contextlib.suppress(Lost):
+                answers.close()
+    verdicts = {key: (outcome, same_always(text, folder), output) for key, (outcome, text, output) in verdicts.items()}
+    show_verdicts(taken.cells, verdicts)
+    result = tally(assignment, verdicts, seconds)
+    return {**result, "seconds": round(time.monotonic() - started, 4), "repairs": taken.repairs}, taken.cells
 
 
 def same_always(text, folder):
@@ -242,12 +228,12 @@ def run_cell(answers, cell, excuses):
         excuses.setdefault(key, (report["outcome"], f"your cell: {report['message']}{place}"))
 
 
-def run_tests(answers, tests, of_exercise, excuses):
+def run_tests(answers, tests, of_exercise, excuses, limits):
     """Runs the tests of one exercise. Returns grade_id -> `(outcome, message, output)`.
 
     The excuse of an exercise (its cell is blank, is missing, was stopped) stands for a failure that comes from it.
     """
-    verdicts, lost, limits = {}, None, answers.limits
+    verdicts, lost = {}, None
     with answers.serving() as caller:
         for test in of_exercise:
             verdict = lost
@@ -259,7 +245,7 @@ def run_tests(answers, tests, of_exercise, excuses):
                     verdict = lost = "timeout", f"no answer within {limits.exercise_seconds:g} s", ""
                 except Lost:
                     if not answers.has_served():  # the process died between two cells: once more, from its start
-                        return run_tests(answers, tests, of_exercise, excuses)
+                        return run_tests(answers, tests, of_exercise, excuses, limits)
                     verdict = lost = "died", answers.how_server_ended(), ""
             outcome, message, output = verdict
             if outcome == "timeout":
@@ -473,7 +459,6 @@ def _start_worker(grader, clones, parents):
         if other != number:
             clone.line.sock.close()
     _worker.update(grader=grader, parent=clones[number])
-    Finalize(None, clones[number].close, exitpriority=1)  # removes the last submission's folder
 
 
 def _grade_in_worker(path):
