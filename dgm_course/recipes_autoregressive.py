@@ -105,7 +105,7 @@ BINARY = IMAGE | {"levels": 2}
 FEW = {"hidden": 4, "layers": 1}
 RECIPES = {
     "fvbn-digits": row(FVBN, IMAGE, {}, digits, 1500, 128, 1e-2),
-    "nade-digits": row(NADE, IMAGE | {"hidden": 128}, {"hidden": 4}, digits, 600, 64, 3e-3),
+    "nade-digits": row(NADE, IMAGE | {"hidden": 128}, {"hidden": 4}, digits, 600, 64, 2e-2),
     "made-digits": row(
         shuffled_made, IMAGE | {"hidden": (500, 500), "direct": True}, {"hidden": (8,)}, digits, 1000, 128, 5e-3,
         ema=0.998,
