@@ -14,6 +14,7 @@ c.CourseDirectory.release_directory = "lectures"
 c.CourseDirectory.ignore = [".ipynb_checkpoints", "*.pyc", "__pycache__", "feedback", "*.py", "*.md"]
 c.Exchange.root = str(exchange)
 c.NbGrader.logfile = ""
+# what stands in a blank answer; the checks know it and say "still blank"
 c.ClearSolutions.code_stub = {"python": "raise NotImplementedError()"}
 c.ClearSolutions.text_stub = "*Write your answer here.*"
 

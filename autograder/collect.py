@@ -64,6 +64,7 @@ def collect(course, name, archive, roster=None):
                 try:
                     with opened.open(upload.entry) as file:
                         data = file.read(MAX_NOTEBOOK + 1)  # the size that the archive states may be a lie
+                # zipfile raises NotImplementedError for a compression that it does not know
                 except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError) as error:
                     left.append(f"{upload.entry.filename}: cannot be unpacked ({type(error).__name__})")
                     continue

@@ -189,6 +189,7 @@ def handed_in(path):
                 if len(inside) == 1:
                     data = limited(lambda: archive.read(inside[0]), inside[0].file_size)
                     return data, [f"the notebook was in {archives[0].name}"]
+        # zipfile raises NotImplementedError for a compression that it does not know
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError):
             raise Unreadable(f"{archives[0].name} cannot be opened") from None
         raise Unreadable(f"{archives[0].name} holds {len(inside)} notebooks, not one")

@@ -79,7 +79,7 @@ def shuffled_made(shape, **sizes):
     """A `MADE` whose order is drawn once, with its first parameters.
 
     In raster order the left neighbour of a pixel, its best witness, reaches it only through hidden units of one degree,
-    and 500 units leave a third of 783 degrees without. In a random order what is near comes long before, or after.
+    and 500 units leave many of 783 degrees without. In a random order what is near comes long before, or after.
     """
     return MADE(shape, order=torch.randperm(math.prod(shape)), **sizes)
 
