@@ -1,4 +1,4 @@
-"""Recipes of autoregressive models: digits in black and white, textures, speech, text and moving digits."""
+"""Recipes of autoregressive models: digits in black and white, clothes, textures, speech, text, moving digits."""
 
 import functools
 import math
@@ -31,15 +31,26 @@ def integers(name, train, valid, test, how):
     return Data(name, train, valid, test, metrics.discrete(how))
 
 
+def images(name, to_integers, classes, how):
+    """A shipped set of images; with the class, one-hot, as context."""
+    splits = []
+    for split in SPLITS:
+        x, y = datasets.load(name, split, labels=True)
+        x = to_integers(x)
+        splits.append((x, F.one_hot(y.long(), 10).float()) if classes else x)
+    return integers(f"{name}, shipped part{', with class' if classes else ''}", *splits, how)
+
+
 @functools.cache
 def digits(classes=False):
     """Shipped part of MNIST, one where a pixel is above 127; with the class, one-hot, as context."""
-    splits = []
-    for split in SPLITS:
-        x, y = datasets.load("mnist", split, labels=True)
-        x = (x > 127).long()
-        splits.append((x, F.one_hot(y.long(), 10).float()) if classes else x)
-    return integers(f"mnist, shipped part{', with class' if classes else ''}", *splits, "binarized: pixel above 127")
+    return images("mnist", lambda x: (x > 127).long(), classes, "binarized: pixel above 127")
+
+
+@functools.cache
+def clothes():
+    """Shipped part of Fashion-MNIST in its 256 grey levels, with the class, one-hot, as context."""
+    return images("fashion_mnist", torch.Tensor.long, True, "256 grey levels")
 
 
 @functools.cache
@@ -116,6 +127,10 @@ RECIPES = {
     "gated-pixelcnn-digits": row(
         GatedPixelCNN, BINARY | {"hidden": 32, "layers": 5, "context_dim": 10}, FEW,
         functools.partial(digits, True), 1000, 32, 2e-3,
+    ),
+    "gated-pixelcnn-fashion": row(
+        GatedPixelCNN, IMAGE | {"levels": 256, "hidden": 32, "layers": 5, "context_dim": 10}, FEW, clothes, 6000, 16,
+        2e-3, ema=0.999, every=300,
     ),
     "rowlstm-digits": row(PixelRNN, BINARY | {"hidden": 16, "layers": 2}, FEW, digits, 300, 32, 3e-3, first=200),
     "diagonal-digits": row(
