@@ -23,6 +23,7 @@ import torch
 HEAD = struct.Struct("!IQ")
 MAX_JSON = 8 << 20  # bytes
 MAX_ARRAYS = 128 << 20  # bytes
+LARGE = 64 << 10  # bytes of arrays that are sent without gathering them first
 MAX_DEPTH = 40  # of nested containers, and of calls inside callbacks inside calls
 MAX_TEXT = 2000  # characters of a message that may travel
 
@@ -82,12 +83,12 @@ def pack(value, refer, arrays, depth=0):
     if isinstance(value, torch.Tensor) and value.layout == torch.strided and value.dtype in _TORCH_NAMES:
         arrays.claim(value.numel() * value.element_size())
         plain = value.detach().as_subclass(torch.Tensor).cpu().resolve_conj().resolve_neg()
-        arrays.parts.append(plain.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        arrays.parts.append(plain.contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return ["tensor", _TORCH_NAMES[value.dtype], list(plain.shape)]
     if isinstance(value, np.ndarray | np.generic) and value.dtype.newbyteorder("=").name in _NUMPY:
         arrays.claim(value.size * value.itemsize)
-        plain = np.asarray(value, dtype=value.dtype.newbyteorder("="))
-        arrays.parts.append(plain.tobytes())
+        plain = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("=")).reshape(value.shape)
+        arrays.parts.append(plain.reshape(-1).view(np.uint8).data)
         return ["array", plain.dtype.name, list(plain.shape)]
     if isinstance(value, list | tuple):
         name = "tuple" if isinstance(value, tuple) else "list"
@@ -145,13 +146,13 @@ class Outgoing:
 
 
 class Arrays:
-    """The array bytes of one frame, handed out in order."""
+    """The array bytes of one frame, a `bytearray`, handed out in order."""
 
     def __init__(self, data):
-        self.data, self.start = data, 0
+        self.data, self.start = memoryview(data), 0
 
     def take(self, kind, dtype, shape):
-        """The next array, of kind "tensor" or "array", as a copy that owns its memory."""
+        """The next array, of kind "tensor" or "array". It may be written to, and shares memory with no other."""
         table = _TORCH if kind == "tensor" else _NUMPY
         if not isinstance(dtype, str) or dtype not in table:
             raise WireError(f"dtype {str(dtype)[:40]} cannot be sent")
@@ -165,13 +166,15 @@ class Arrays:
         if size > len(self.data) - self.start:
             raise WireError("fewer array bytes than the shapes ask for")
         data = self.data[self.start : self.start + size]
+        if self.start % 16:  # no place for every dtype to start
+            data = bytearray(data)
         self.start += size
         if kind == "array":
-            value = np.frombuffer(data, np.uint8 if dtype == "bool" else dtype).reshape(shape).copy()
+            value = np.frombuffer(data, np.uint8 if dtype == "bool" else dtype).reshape(shape)
             return value != 0 if dtype == "bool" else value
-        if not data:
+        if not size:
             return torch.empty(shape, dtype=table[dtype])
-        value = torch.frombuffer(bytearray(data), dtype=torch.uint8 if dtype == "bool" else table[dtype])
+        value = torch.frombuffer(data, dtype=torch.uint8 if dtype == "bool" else table[dtype])
         return (value != 0 if dtype == "bool" else value).reshape(shape)
 
 
@@ -198,10 +201,12 @@ class Line:
             text = json.dumps([operation, pack(value, refer or _no_reference, arrays)]).encode()
         except (ValueError, RecursionError) as error:
             raise WireError(f"cannot be sent: {error}") from None
-        data = b"".join(arrays.parts)
         if len(text) > MAX_JSON:
             raise WireError(f"too large: {len(text):,} bytes beside the arrays, allowed are {MAX_JSON:,}")
-        self._timed(self.sock.sendall, HEAD.pack(len(text), len(data)) + text + data)
+        size = sum(part.nbytes for part in arrays.parts)
+        frame = [HEAD.pack(len(text), size) + text, *arrays.parts]
+        for part in frame if size > LARGE else [b"".join(frame)]:
+            self._timed(self.sock.sendall, part)
 
     def receive(self):
         """Waits for a frame and returns `(operation, tree, arrays)`; the tree is not yet looked at."""
@@ -209,8 +214,7 @@ class Line:
         if size > MAX_JSON or n_bytes > self.limit:
             raise WireError(f"too large: {n_bytes:,} bytes of arrays and {size:,} of the rest, "
                             f"allowed are {self.limit:,} and {MAX_JSON:,}")  # fmt: skip
-        rest = self._exactly(size + n_bytes)
-        text, data = rest[:size], rest[size:]
+        text, data = self._exactly(size), self._exactly(n_bytes)
         try:
             operation, tree = json.loads(text)
         except (ValueError, TypeError, RecursionError) as error:

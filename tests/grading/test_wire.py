@@ -166,3 +166,12 @@ def test_silence_and_hanging_up_are_told_apart():
     with pytest.raises(Closed):
         line.receive()
     b.close()
+
+
+def test_arrays_of_one_frame_can_be_written_to_and_share_no_memory():
+    values = [torch.zeros(3, dtype=torch.bool), torch.zeros(5), np.zeros(2), torch.zeros(20_000)]
+    came = there_and_back(values)
+    for k in range(len(came)):
+        came[k][:] = k + 1
+    assert [float(x[0]) for x in came] == [1, 2, 3, 4]
+    assert all((x == x[0]).all() for x in came)
