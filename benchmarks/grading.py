@@ -5,10 +5,12 @@ folder names and a time limit as its only configuration, one submission after th
 handful; its time for the class is extrapolated. `python -m benchmarks.grading 4` is for a class of four.
 """
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -19,12 +21,14 @@ from pathlib import Path
 
 import nbformat
 import psutil
+import torch
 
 from autograder.cli import cores
 from autograder.notebooks import load_assignment, notebook_path
 from autograder.processes import Answers
 from autograder.release import release
 from autograder.runner import Grader, settings
+from autograder.wire import Closed, Line, Peer
 from benchmarks.timing import RESULTS, machine
 from tests.grading import variants
 
@@ -158,9 +162,39 @@ def beyond_own_cells(course, students):
     return found[1:]
 
 
+class Echo(Peer):
+    """Returns what it is called with."""
+
+    refer = resolve = None
+
+    def perform(self, operation, parts):
+        return parts[0]
+
+
+def a_call(n, times=50):
+    """Milliseconds (median) of a call with n floats that returns them, between two processes: a yardstick."""
+    ours, theirs = socket.socketpair()
+    if os.fork() == 0:
+        ours.close()
+        with contextlib.suppress(Closed):
+            while True:
+                Echo(Line(theirs)).reply(*Line(theirs).receive())
+        os._exit(0)
+    theirs.close()
+    x, taken = torch.randn(n), []
+    for _ in range(times):
+        begun = time.perf_counter()
+        Echo(Line(ours)).ask("call", x)
+        taken.append(1000 * (time.perf_counter() - begun))
+    ours.close()
+    os.wait()
+    return statistics.median(taken)
+
+
 def main(rounds=60, students=60, stock_students=3):
     """Runs the benchmark, prints and writes its figures."""
     ours, stock, starts, turns = [], [], [], max(1, rounds // 30)
+    calls = {f"a call with {n:,} floats there and back, ms": a_call(n) for n in (10_000, 1_000_000)}
     with tempfile.TemporaryDirectory(prefix="class-") as folder:
         course = Path(folder) / "course"
         names = make_class(course, students)
@@ -183,7 +217,7 @@ def main(rounds=60, students=60, stock_students=3):
         "nbgrader autograde: seconds for the class (extrapolated)": start + students * each,
         "nbgrader autograde: peak memory of all processes, MB": max(peak for _, peak in stock) / 1e6,
         "ratio of wall times": (start + students * each) / wall,
-    }
+    } | calls
     print(f"\nGrading {NAME}, {cores()} cores, {turns} turns")
     for name, value in figures.items():
         print(f"{name:>82}  {value:,.2f}" if isinstance(value, float) else f"{name:>82}  {value}")

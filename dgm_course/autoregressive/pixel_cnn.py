@@ -106,6 +106,22 @@ def head_by_pixel(layers, n, size, at):
     return lambda pixel: last(first(pixel.relu()).relu())
 
 
+def pixel_by_pixel(model, blocks, n, size, at):
+    """`by_pixel` of a model of a masked convolution `first`, then `blocks`, here of one pixel each, then `head`."""
+    first, last = ByPixel(model.first, n, size, at), head_by_pixel(model.head, n, size, at)
+
+    def predict(x, i, j):
+        at[:] = i, j
+        new = slice(max(i - 1, 0), i + 1)  # the last pixel of the row above may just have been drawn
+        first.inputs[:, new] = model.scale(x[:, :, new]).movedim(1, -1)
+        h = first()
+        for block in blocks:
+            h = block(h)
+        return last(h).unflatten(1, (model.levels, model.shape[0]))
+
+    return predict
+
+
 class ResidualBlock(nn.Module):
     """2h channels to h, a masked 3x3 convolution, back to 2h, added to the input; `context` shifts the h channels."""
 
@@ -162,20 +178,7 @@ class PixelCNN(PixelModel):
 
     def by_pixel(self, n, context=None):
         size, at = self.shape[1:], [0, 0]
-        first = ByPixel(self.first, n, size, at)
-        blocks = [block.by_pixel(n, context, size, at) for block in self.blocks]
-        last = head_by_pixel(self.head, n, size, at)
-
-        def predict(x, i, j):
-            at[:] = i, j
-            new = slice(max(i - 1, 0), i + 1)  # the last pixel of the row above may just have been drawn
-            first.inputs[:, new] = self.scale(x[:, :, new]).movedim(1, -1)
-            h = first()
-            for block in blocks:
-                h = block(h)
-            return last(h).unflatten(1, (self.levels, self.shape[0]))
-
-        return predict
+        return pixel_by_pixel(self, [block.by_pixel(n, context, size, at) for block in self.blocks], n, size, at)
 
     def field(self, i, j):
         """Pixels that pixel (i, j) sees, `(h, w)` of bool, by the arithmetic of the kernels."""

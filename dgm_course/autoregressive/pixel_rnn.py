@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dgm_course.autoregressive.pixel_cnn import ByPixel, MaskedConv2d, head, head_by_pixel
+from dgm_course.autoregressive.pixel_cnn import ByPixel, MaskedConv2d, head, pixel_by_pixel
 from dgm_course.autoregressive.pixels import PixelModel
 
 
@@ -189,21 +189,12 @@ class PixelRNN(PixelModel):
 
     def by_pixel(self, n, context=None):
         size, at = self.shape[1:], [0, 0]
-        first = ByPixel(self.first, n, size, at)
-        lstms = [lstm.by_pixel(n, context, size, at) for lstm in self.lstms]
-        widens = [ByPixel(widen, n, size, at) for widen in self.widen]
-        last = head_by_pixel(self.head, n, size, at)
 
-        def predict(x, i, j):
-            at[:] = i, j
-            new = slice(max(i - 1, 0), i + 1)  # the last pixel of the row above may just have been drawn
-            first.inputs[:, new] = self.scale(x[:, :, new]).movedim(1, -1)
-            pixel = first()
-            for lstm, widen in zip(lstms, widens, strict=True):
-                pixel = pixel + widen(lstm(pixel))
-            return last(pixel).unflatten(1, (self.levels, self.shape[0]))
+        def block(lstm, widen):
+            lstm, widen = lstm.by_pixel(n, context, size, at), ByPixel(widen, n, size, at)
+            return lambda pixel: pixel + widen(lstm(pixel))
 
-        return predict
+        return pixel_by_pixel(self, list(map(block, self.lstms, self.widen)), n, size, at)
 
     def field(self, i, j):
         """Pixels that pixel (i, j) sees, `(h, w)` of bool: those in a triangle, or all before it but for one.
