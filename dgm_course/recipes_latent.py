@@ -59,11 +59,11 @@ def built(posterior, layers, data, small):
 
 
 def row(posterior, layers, data):
-    """A recipe: 2,000 epochs of Frey Faces are 30,000 steps. One step there costs as much as fifty on the digits."""
+    """A recipe: 2,000 epochs of Frey Faces are 30,000 steps. An image there costs fifty times as much as a digit."""
     about = f"VAE, posterior {posterior}" + (f" x {layers}" if posterior != "gaussian" else "")
     options = {"optimizer": "Adamax", "eval_every": 200, "patience": 100}
-    steps = {"smoke": 2, "cpu": 1000 if data is frey_faces else 2000, "gpu": 30_000}
-    batch_size = {"smoke": 100, "cpu": 50 if data is frey_faces else 100, "gpu": 100}
+    steps = {"smoke": 2, "cpu": 3000 if data is frey_faces else 2000, "gpu": 30_000}
+    batch_size = {"smoke": 100, "cpu": 10 if data is frey_faces else 100, "gpu": 100}
     lr = {"smoke": 5e-4, "cpu": 2e-3, "gpu": 5e-4}
     return Recipe(functools.partial(built, posterior, layers), data, about, "latent", steps, batch_size, lr,
                   evaluate=bounds, options=options)  # fmt: skip
