@@ -86,16 +86,16 @@ def take_out_of_locked(found, cells, released, repairs):
 
 def put_back_given(cells, released, repairs):
     """Moves given cells (set-up, objects that answers and tests need) before the cells that they stand before."""
-    order = {key: i for i, key in enumerate(released)}
+    order, keys = {key: i for i, key in enumerate(released)}, [grade_id_of(cell) for cell in cells]
     for key, cell in released.items():
         meta = cell["metadata"]["nbgrader"]
         if cell["cell_type"] != "code" or meta.get("grade") or meta.get("solution"):
             continue
-        place = next((i for i, c in enumerate(cells) if grade_id_of(c) == key), None)
-        later = (i for i, c in enumerate(cells) if order.get(grade_id_of(c), -1) > order[key])
-        first = next(later, None)
+        place = keys.index(key) if key in keys else None
+        first = next((i for i, other in enumerate(keys) if order.get(other, -1) > order[key]), None)
         if place is not None and first is not None and first < place:
             cells.insert(first, cells.pop(place))
+            keys.insert(first, keys.pop(place))
             repairs.append(f"{key}: moved back to its place")
     return cells
 
@@ -105,8 +105,11 @@ def put_back_given(cells, released, repairs):
 
 def by_grade_id(keys, free, cells, released):
     """By nbgrader's own name. Of several copies, the first that was worked on."""
+    places = {}
+    for i in free:
+        places.setdefault(grade_id_of(cells[i]), []).append(i)
     for key in keys:
-        copies = [i for i in free if grade_id_of(cells[i]) == key]
+        copies = places.get(key, [])
         edited = [i for i in copies if cells[i]["source"].strip() != released[key]["source"].strip()]
         if copies:
             chosen = edited[0] if edited and is_answer(released[key]) else copies[0]
@@ -191,6 +194,7 @@ def names_defined(source):
     return frozenset(names)
 
 
+@lru_cache(maxsize=256)  # asked for several times in a submission
 def parsed(source):
     """The syntax tree of a cell, IPython's own syntax included; None if it has an error."""
     for transform in (str, lambda text: TransformerManager().transform_cell(strip_fence(text))):  # the quick way first

@@ -200,8 +200,8 @@ class Child:
             report["line"] = where(error)[0]
         return {**report, "output": output.text()}
 
-    def do_serve(self, reply_bytes):
-        """Forks a server that has everything the cells so far have made."""
+    def do_serve(self, reply_bytes, core):
+        """Forks a server that has everything the cells so far have made, to run on `core` if that is not None."""
         sock = socket.socket(fileno=self.line.receive_fd())
         self.dying = [pid for pid in self.dying if not has_ended(pid)]
         try:
@@ -215,6 +215,9 @@ class Child:
             seed()
             sys.stdout = sys.stderr = Capped(0)
             checks.wrap(torch.sin)(torch.ones(1))  # copies what every call writes to, while the tests prepare theirs
+            if core is not None:  # a call that stays on one core finds its caches warm
+                with contextlib.suppress(OSError):
+                    os.sched_setaffinity(0, {core})
             Server(Line(sock, reply_bytes), self.shell.user_ns).serve()
             os._exit(0)
         sock.close()

@@ -295,15 +295,17 @@ def intake(notebook, assignment):
     cells, steps, seen = [], [], set()
     waiting = list(assignment.exercises)
     of_test = {test.grade_id: test.exercise for test in assignment.tests}
-    present = {grade_id(cell) for cell in notebook["cells"]}
+    keys = [grade_id(cell) for cell in notebook["cells"]]
+    present = set(keys)
     blank, missing = set(), {name for name in waiting if name in assignment.released and name not in present}
     handed_in, place = list(notebook["cells"]), 0
     for key, released in assignment.released.items():
         if key in present:
-            place = next(i for i, cell in enumerate(handed_in) if grade_id(cell) == key) + 1
+            place = keys.index(key) + 1
         elif is_given(released):
             repairs.append(f"put back the deleted cell {key}")
             handed_in.insert(place, released)
+            keys.insert(place, key)
             place += 1
 
     stubs = {c["source"].strip() for c in assignment.released.values() if grader_metadata(c).get("solution")}

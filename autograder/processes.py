@@ -1,6 +1,7 @@
 """The trusted side's hold on answer processes: starts them, gives them orders, ends them."""
 
 import contextlib
+import os
 import signal
 import socket
 import time
@@ -145,7 +146,7 @@ class Answers:
         self.owed += 1  # the answer to "serve" is awaited later: it forks while the tests begin
         with contextlib.suppress(Closed, Late):  # then the first call finds it dead
             self.line.deadline = time.monotonic() + self.limits.grace_seconds
-            self.line.send("serve", (self.limits.reply_bytes,))
+            self.line.send("serve", (self.limits.reply_bytes, own_core()))
             self.line.send_fd(theirs.fileno())
         theirs.close()
         line = Line(ours, self.limits.reply_bytes)
@@ -228,6 +229,20 @@ class Answers:
             raise AnswerDied(f"did not stop after {seconds:g} s", "timeout") from None
         except (Closed, WireError):
             raise AnswerDied(ended(self.close(patience=0.5))) from None
+
+
+def keep_to_core(number, workers):
+    """Gives worker `number` a core of its own, if there are as many workers as cores; else any core is better."""
+    with contextlib.suppress(AttributeError, OSError):  # no such call on macOS
+        cores = sorted(os.sched_getaffinity(0))
+        if workers >= len(cores):
+            os.sched_setaffinity(0, {cores[number % len(cores)]})
+
+
+def own_core():
+    """The core that this process keeps to, or None if it may run on several."""
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
+    return min(cores) if len(cores) == 1 else None
 
 
 def ended(code):

@@ -25,7 +25,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 
 from autograder import isolation, lock
 from autograder.notebooks import CourseError, Unreadable, handed_in, intake, notebook_path, parse
-from autograder.processes import AnswerDied, Answers, Limits, WarmParent
+from autograder.processes import AnswerDied, Answers, Limits, WarmParent, keep_to_core
 from autograder.remote import Remote, RemoteError
 from autograder.wire import Late, Lost, WireError, clean, seed
 from dgm_course.checks import _TITLES, CheckFailed
@@ -455,6 +455,7 @@ def _start_worker(grader, clones, parents):
     with contextlib.suppress(OSError, AttributeError):  # Linux: a worker does not outlive `dgm grade`, even if killed
         isolation.call("prctl", isolation.DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
     number = parents.get()
+    keep_to_core(number, len(clones))
     for other, clone in enumerate(clones):
         if other != number:
             clone.line.sock.close()

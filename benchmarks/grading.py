@@ -25,7 +25,7 @@ import torch
 
 from autograder.cli import cores
 from autograder.notebooks import load_assignment, notebook_path
-from autograder.processes import Answers
+from autograder.processes import Answers, keep_to_core
 from autograder.release import release
 from autograder.runner import Grader, settings
 from autograder.wire import Closed, Line, Peer
@@ -137,7 +137,8 @@ def dgm_grade(course):
 def beyond_own_cells(course, students):
     """Milliseconds of grading beyond those in which the student's own cells run, for each submission but the first.
 
-    In this process, one after the other. What the tests take, the calls of the student's functions too, counts.
+    One after the other in this process, which keeps to one core as a worker does. What the tests take, the calls of the
+    student's functions too, counts.
     """
     own, run = [], Answers._run
 
@@ -149,9 +150,10 @@ def beyond_own_cells(course, students):
             own.append(time.perf_counter() - begun)
 
     limits, level = settings(course, NAME)
-    found, Answers._run = [], watched
+    found, Answers._run, cores = [], watched, os.sched_getaffinity(0)
     try:
         with Grader(load_assignment(course, NAME), limits, level=level, course=course) as grader:
+            keep_to_core(1, len(cores))
             for student in students:
                 own.clear()
                 begun = time.perf_counter()
@@ -159,6 +161,7 @@ def beyond_own_cells(course, students):
                 found.append(1000 * (time.perf_counter() - begun - sum(own)))
     finally:
         Answers._run = run
+        os.sched_setaffinity(0, cores)
     return found[1:]
 
 
