@@ -60,7 +60,7 @@ def built(posterior, layers, data, small):
 
 
 def row(posterior, layers, data):
-    """A recipe: 2,000 epochs of Frey Faces are 30,000 steps. An image there costs fifty times as much as a digit."""
+    """A recipe: 2,000 epochs of Frey Faces are 30,000 steps. An image there costs far more time than a digit."""
     about = f"VAE, posterior {posterior}" + (f" x {layers}" if posterior != "gaussian" else "")
     options = {"optimizer": "Adamax", "eval_every": 200, "patience": 100}
     steps = {"smoke": 2, "cpu": 3000 if data is frey_faces else 2000, "gpu": 30_000}
