@@ -14,6 +14,7 @@ import contextlib
 import gc
 import importlib
 import io
+import logging
 import os
 import signal
 import socket
@@ -200,9 +201,15 @@ class Child:
             report["line"] = where(error)[0]
         return {**report, "output": output.text()}
 
-    def do_serve(self, reply_bytes, core):
-        """Forks a server that has everything the cells so far have made, to run on `core` if that is not None."""
+    def do_serve(self, reply_bytes, core, last):
+        """Forks a server that has everything the cells so far have made, to run on `core` if that is not None.
+
+        For the `last` exercise this process is the server itself: no cell follows that its calls could hurt.
+        """
         sock = socket.socket(fileno=self.line.receive_fd())
+        if last:
+            self.line.send("serve")
+            self.serve(sock, reply_bytes, core)
         self.dying = [pid for pid in self.dying if not has_ended(pid)]
         try:
             self.server = os.fork()
@@ -211,16 +218,20 @@ class Child:
             self.server = os.fork()
         if self.server == 0:
             os.setpgid(0, 0)
-            self.line.sock.close()
-            seed()
-            sys.stdout = sys.stderr = Capped(0)
-            checks.wrap(torch.sin)(torch.ones(1))  # copies what every call writes to, while the tests prepare theirs
-            if core is not None:  # a call that stays on one core finds its caches warm
-                with contextlib.suppress(OSError):
-                    os.sched_setaffinity(0, {core})
-            Server(Line(sock, reply_bytes), self.shell.user_ns).serve()
-            os._exit(0)
+            self.serve(sock, reply_bytes, core)
         sock.close()
+
+    def serve(self, sock, reply_bytes, core):
+        """The life of a server. Does not return."""
+        self.line.sock.close()
+        seed()
+        sys.stdout = sys.stderr = Capped(0)
+        checks.wrap(torch.sin)(torch.ones(1))  # copies what every call writes to, while the tests prepare theirs
+        if core is not None:  # a call that stays on one core finds its caches warm
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(0, {core})
+        Server(Line(sock, reply_bytes), self.shell.user_ns).serve()
+        os._exit(0)
 
     def do_stop(self, patience):
         """Ends the server. Returns its exit code, or minus the signal that it died of; see `end_process`."""
@@ -370,6 +381,9 @@ def main():
     if "tqdm" in sys.modules:
         sys.modules["tqdm"].tqdm.monitor_interval = 0  # no thread that watches progress bars
     warnings.filterwarnings("ignore", message=".*non-interactive.*")  # plt.show() on the Agg backend
+    for logger in logging.root.manager.loggerDict.values():  # torch has dozens; each makes every fork slower
+        for handler in list(getattr(logger, "handlers", ())):
+            logger.removeHandler(handler)
     Shell.xmode = "Plain"
     shell = Shell.instance(colors="nocolor")
     seed()  # what is slow the first time, here and below, is done before any fork

@@ -87,6 +87,9 @@ def check_notebook(path: Path) -> tuple[list[str], list[str]]:
         errors.append("each cell needs an id of its own (nbformat 4.5)")
     elif nbformat.writes(nbformat.reads(text, as_version=4)).rstrip() != text.rstrip():
         errors.append("not as JupyterLab writes it (one line of the file for each line of a cell); save it there once")
+    for cell in nb["cells"]:
+        if "checks.summary(" in "".join(cell["source"]) and "skip-execution" not in cell["metadata"].get("tags", ()):
+            errors.append("the cell of checks.summary needs the tag skip-execution: graders would see 0 points there")
     code = ["".join(cell["source"]).strip() for cell in nb["cells"] if cell["cell_type"] == "code"]
     lengths = [len(source.splitlines()) for source in code if source]
     warnings = []

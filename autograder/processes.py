@@ -139,14 +139,17 @@ class Answers:
                 self._order("unlock", served)
 
     @contextlib.contextmanager
-    def serving(self):
-        """A `Caller` that talks to a server with all that the cells so far have made, for one exercise."""
+    def serving(self, last=False):
+        """A `Caller` that talks to a server with all that the cells so far have made, for one exercise.
+
+        After the `last` exercise no cell can be run.
+        """
         self._start()
         ours, theirs = socket.socketpair()
         self.owed += 1  # the answer to "serve" is awaited later: it forks while the tests begin
         with contextlib.suppress(Closed, Late):  # then the first call finds it dead
             self.line.deadline = time.monotonic() + self.limits.grace_seconds
-            self.line.send("serve", (self.limits.reply_bytes, own_core()))
+            self.line.send("serve", (self.limits.reply_bytes, own_core(), last))
             self.line.send_fd(theirs.fileno())
         theirs.close()
         line = Line(ours, self.limits.reply_bytes)

@@ -191,8 +191,8 @@ def grade_notebook(notebook, assignment, tests, parent, limits):
                 if step.test is None:
                     run_cell(answers, taken.cells[step.cell], excuses)
                 else:
-                    begun = time.monotonic()
-                    verdicts |= run_tests(answers, tests, assignment.exercises[step.test], excuses, limits)
+                    begun, last = time.monotonic(), number + 1 == len(taken.steps)
+                    verdicts |= run_tests(answers, tests, assignment.exercises[step.test], excuses, limits, last)
                     seconds[step.test] = time.monotonic() - begun
                     for asked_by in locks.values():
                         asked_by.discard(step.test)
@@ -228,13 +228,14 @@ def run_cell(answers, cell, excuses):
         excuses.setdefault(key, (report["outcome"], f"your cell: {report['message']}{place}"))
 
 
-def run_tests(answers, tests, of_exercise, excuses, limits):
+def run_tests(answers, tests, of_exercise, excuses, limits, last):
     """Runs the tests of one exercise. Returns grade_id -> `(outcome, message, output)`.
 
-    The excuse of an exercise (its cell is blank, is missing, was stopped) stands for a failure that comes from it.
+    The excuse of an exercise (its cell is blank, is missing, was stopped) stands for a failure that comes from it. When
+    nothing comes after these tests, they are the `last`.
     """
     verdicts, lost = {}, None
-    with answers.serving() as caller:
+    with answers.serving(last) as caller:
         for test in of_exercise:
             verdict = lost
             if lost is None:
@@ -245,7 +246,7 @@ def run_tests(answers, tests, of_exercise, excuses, limits):
                     verdict = lost = "timeout", f"no answer within {limits.exercise_seconds:g} s", ""
                 except Lost:
                     if not answers.has_served():  # the process died between two cells: once more, from its start
-                        return run_tests(answers, tests, of_exercise, excuses, limits)
+                        return run_tests(answers, tests, of_exercise, excuses, limits, last)
                     verdict = lost = "died", answers.how_server_ended(), ""
             outcome, message, output = verdict
             if outcome == "timeout":

@@ -2,7 +2,7 @@
 
 A frame is two lengths, a JSON text and the raw bytes of the arrays in it:
 
-    uint32 JSON bytes | uint64 array bytes | JSON [operation, tree] | array bytes, one array after the other
+    uint32 JSON bytes | uint64 array bytes | array bytes, one array after the other | JSON [operation, tree]
 
 In the tree, `None`, `bool`, `int`, `float` and `str` stand for themselves. Everything else is a list whose first entry
 is its kind: `["list", ...]`, `["tuple", ...]`, `["dict", [key, value], ...]`, `["complex", re, im]`,
@@ -27,6 +27,7 @@ LARGE = 64 << 10  # bytes of arrays that are sent without gathering them first
 MAX_DEPTH = 40  # of nested containers, and of calls inside callbacks inside calls
 MAX_TEXT = 2000  # characters of a message that may travel
 
+_PLAIN = (bool, int, float, str)
 _FLOATS = ["float16", "float32", "float64", "complex64", "complex128"]
 _NAMES = ["bool", "uint8", "int8", "int16", "int32", "int64", *_FLOATS]
 _TORCH = {name: getattr(torch, name) for name in [*_NAMES, "bfloat16"]}
@@ -73,9 +74,9 @@ def pack(value, refer, arrays, depth=0):
     """
     if depth > MAX_DEPTH:
         raise WireError(f"containers nested more than {MAX_DEPTH} deep")
-    if value is None or isinstance(value, bool):
+    if value is None or type(value) in _PLAIN:
         return value
-    for kind in (int, float, str):
+    for kind in _PLAIN:
         if isinstance(value, kind):
             return kind(value)
     if isinstance(value, complex):
@@ -146,10 +147,10 @@ class Outgoing:
 
 
 class Arrays:
-    """The array bytes of one frame, a `bytearray`, handed out in order."""
+    """The array bytes of one frame, a writable `memoryview`, handed out in order."""
 
     def __init__(self, data):
-        self.data, self.start = memoryview(data), 0
+        self.data, self.start = data, 0
 
     def take(self, kind, dtype, shape):
         """The next array, of kind "tensor" or "array". It may be written to, and shares memory with no other."""
@@ -204,7 +205,7 @@ class Line:
         if len(text) > MAX_JSON:
             raise WireError(f"too large: {len(text):,} bytes beside the arrays, allowed are {MAX_JSON:,}")
         size = sum(part.nbytes for part in arrays.parts)
-        frame = [HEAD.pack(len(text), size) + text, *arrays.parts]
+        frame = [HEAD.pack(len(text), size), *arrays.parts, text]
         for part in frame if size > LARGE else [b"".join(frame)]:
             self._timed(self.sock.sendall, part)
 
@@ -214,14 +215,14 @@ class Line:
         if size > MAX_JSON or n_bytes > self.limit:
             raise WireError(f"too large: {n_bytes:,} bytes of arrays and {size:,} of the rest, "
                             f"allowed are {self.limit:,} and {MAX_JSON:,}")  # fmt: skip
-        text, data = self._exactly(size), self._exactly(n_bytes)
+        data = memoryview(self._exactly(n_bytes + size))
         try:
-            operation, tree = json.loads(text)
+            operation, tree = json.loads(bytes(data[n_bytes:]))
         except (ValueError, TypeError, RecursionError) as error:
             raise WireError(f"no frame: {type(error).__name__}") from None
         if not isinstance(operation, str):
             raise WireError("no frame: the operation is not a string")
-        return operation, tree, Arrays(data)
+        return operation, tree, Arrays(data[:n_bytes])
 
     def receive_plain(self):
         """Waits for a frame that holds nothing but plain data, and returns `(operation, value)`."""

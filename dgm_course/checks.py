@@ -222,8 +222,10 @@ def equal(got, want, what, *, rtol=1e-4, atol=1e-5, mistakes=None, hint=None):
     value = _tensor(got, want, what, hint)
 
     def matches(other):
-        other = torch.as_tensor(other).to(torch.float64)
-        return value.shape == other.shape and torch.allclose(value.double(), other, rtol=rtol, atol=atol)
+        mine, other = value.double(), torch.as_tensor(other).double()
+        if mine.shape != other.shape:
+            return False
+        return torch.equal(mine, other) or torch.allclose(mine, other, rtol=rtol, atol=atol)
 
     if matches(want):
         return

@@ -151,6 +151,7 @@ def test_lint_is_content_with_a_clean_checkout(checkout, capsys):
         (lambda nb: nb.metadata.update(language_info={"name": "python"}), "metadata.language_info"),
         (lambda nb: nb.cells[0].metadata.update(execution={"a": "b"}), "metadata.execution of cell 0"),
         (lambda nb: nb.cells.append(nb.cells[0].copy()), "each cell needs an id of its own"),
+        (lambda nb: nb.cells[0].update(source="checks.summary(f=1)"), "needs the tag skip-execution"),
         (lambda nb: nb.cells[0].update(source="# see /home/somebody/data"), "machine path '/home/somebody'"),
     ],
 )

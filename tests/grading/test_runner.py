@@ -113,6 +113,37 @@ def test_a_broken_answer_costs_its_own_exercise_and_no_other(grade, source, outc
 
 
 @pytest.mark.parametrize(
+    ("body", "outcome", "text"),
+    [
+        ("while True:\n        pass", "timeout", "no answer within 2 s"),
+        ("os._exit(3)", "died", "exit code 3"),
+        ("os._exit(0)", "died", "exit code 0"),
+        ("ctypes.string_at(0)", "died", "SIGSEGV"),
+        ("os.kill(os.getppid(), 9)\n    return torch.zeros(())", None, ""),
+        ("os.close(os.dup(0))\n    [os.close(n) for n in range(3, 90) if n < 90]", "died", "exit code"),
+        ("raise ValueError('x')", "error", "ValueError"),
+        ("threading.Thread(target=lambda: [0 for _ in iter(int, 1)]).start()\n    return 3.0", "failed", "wrong value"),
+    ],
+)  # fmt: skip
+def test_the_last_exercise_is_as_safe_as_the_others(grade, body, outcome, text):
+    """No process is forked for its tests: the one that has run the cells answers itself."""
+    result = grade({**ALL_RIGHT, "slope": f"import ctypes, os, threading\ndef slope(critic, x):\n    {body}"})
+    found = outcomes(result)
+    assert result["score"] == 8
+    assert outcome in (None, found["slope_visible"])
+    assert text in message(result, "slope_visible")
+    assert set(found) == set(tiny.TESTS) | {"written_why"}
+
+
+def test_a_cell_after_the_last_exercise_is_run_and_shown(course, grader):
+    notebook = tiny.submission(course, ALL_RIGHT)
+    notebook.cells.append(nbformat.v4.new_code_cell("print('the', 'end')"))
+    result, cells = grader.grade_file(tiny.hand_in(course, "end", notebook))
+    assert result["score"] == 10
+    assert cells[-1]["outputs"][0]["text"] == "the end\n"
+
+
+@pytest.mark.parametrize(
     "source",
     [
         "%matplotlib inline\n!ls\n%pip --version\n%no_such_magic",

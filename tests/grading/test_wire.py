@@ -131,7 +131,7 @@ def test_forged_trees_are_refused(tree):
     a, b = socket.socketpair()
     text = json.dumps(["return", tree]).encode()
     with a, b:
-        a.sendall(HEAD.pack(len(text), 8) + text + bytes(8))
+        a.sendall(HEAD.pack(len(text), 8) + bytes(8) + text)
         with pytest.raises(WireError):
             Line(b).receive_plain()
 
@@ -150,7 +150,7 @@ def test_bytes_that_are_no_bool_do_not_make_a_broken_tensor():
     a, b = socket.socketpair()
     text = json.dumps(["return", ["tensor", "bool", [2]]]).encode()
     with a, b:
-        a.sendall(HEAD.pack(len(text), 2) + text + b"\x02\x00")
+        a.sendall(HEAD.pack(len(text), 2) + b"\x02\x00" + text)
         assert Line(b).receive_plain()[1].tolist() == [True, False]
 
 
