@@ -83,8 +83,9 @@ def pack(value, refer, arrays, depth=0):
         return ["complex", value.real, value.imag]
     if isinstance(value, torch.Tensor) and value.layout == torch.strided and value.dtype in _TORCH_NAMES:
         arrays.claim(value.numel() * value.element_size())
-        plain = value.detach().as_subclass(torch.Tensor).cpu().resolve_conj().resolve_neg()
-        arrays.parts.append(plain.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        plain = value.detach().as_subclass(torch.Tensor).cpu().resolve_conj().resolve_neg().contiguous()
+        bits = plain.view(torch.int16) if plain.dtype == torch.bfloat16 else plain  # numpy has no bfloat16
+        arrays.parts.append(bits.numpy().reshape(-1).view(np.uint8).data)
         return ["tensor", _TORCH_NAMES[value.dtype], list(plain.shape)]
     if isinstance(value, np.ndarray | np.generic) and value.dtype.newbyteorder("=").name in _NUMPY:
         arrays.claim(value.size * value.itemsize)
@@ -170,13 +171,13 @@ class Arrays:
         if self.start % 16:  # no place for every dtype to start
             data = bytearray(data)
         self.start += size
+        raw = {"bool": "uint8", "bfloat16": "int16"}.get(dtype, dtype)
+        value = np.frombuffer(data, raw).reshape(shape)
+        value = value.astype(bool) if dtype == "bool" else value
         if kind == "array":
-            value = np.frombuffer(data, np.uint8 if dtype == "bool" else dtype).reshape(shape)
-            return value != 0 if dtype == "bool" else value
-        if not size:
-            return torch.empty(shape, dtype=table[dtype])
-        value = torch.frombuffer(data, dtype=torch.uint8 if dtype == "bool" else table[dtype])
-        return (value != 0 if dtype == "bool" else value).reshape(shape)
+            return value
+        value = torch.from_numpy(value)
+        return value.view(torch.bfloat16) if dtype == "bfloat16" else value
 
 
 class Line:
