@@ -3,7 +3,8 @@
     warm parent     started by exec; has imported torch, IPython and the set-up cell's modules
       keeper        one for each submission: sets up the walls around it, see `isolation.py`
         child       behind them: runs the student's cells in order
-          server    one for each exercise, forked at its tests: answers the calls of the test process
+          server    one for each exercise, forked at its tests: answers the calls of the test process; for the last
+                    one the child itself, if no cell follows
 
 Run as `python -m autograder.answer FD`, with the number of a socket to take orders from. The first order tells the
 `modules` to import, those that are `locked` (see `lock.py`), and the walls and limits (see `isolation.keep`).

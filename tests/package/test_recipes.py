@@ -277,7 +277,12 @@ def test_tables_are_up_to_date_with_the_cards():
     folder = data.folder() / "cards"
     page, found = (folder / "README.md").read_text(encoding="utf-8"), runs.cards(folder)
     for card in found:
-        assert card["model"] == recipes.get(card["name"]).about, f"run again: dgm train {card['name']} --keep"
+        recipe, again = recipes.get(card["name"]), f"run again: dgm train {card['name']} --keep"
+        assert (card["model"], card["options"]) == (recipe.about, json.loads(json.dumps(recipe.options))), again
+        said, options = re.search(r"--steps (\d+)", card["command"]), card["options"]
+        steps = int(said[1]) if said else recipe.steps[card["budget"]]
+        stopped = card["best_step"] + options["patience"] * options["eval_every"] if "patience" in options else steps
+        assert card["steps"] in (steps, stopped), again
     for name in {card["table"] for card in found}:
         assert runs.insert(page, name, runs.table(name, found)) == page, f"run: dgm table {name}"
 
