@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from queue import Empty
 
 import matplotlib
 import nbformat
@@ -41,6 +42,26 @@ status = Path("/proc/self/status")
 print(status.read_text().split("VmHWM:")[1].split()[0] if status.exists() else 0)"""  # kB of the kernel; 0 off Linux
 
 
+def look_each_second(channel):
+    """Cuts the wait for a reply into seconds.
+
+    A slider talks on the channel on which nbclient waits, and now and then that eats the wake-up: without this, the
+    reply is found only when the wait ends, after TIMEOUT.
+    """
+    wait = channel.get_msg
+
+    async def get_msg(timeout):
+        end = time.monotonic() + timeout
+        while True:
+            try:
+                return await wait(timeout=1)
+            except Empty:
+                if time.monotonic() >= end:
+                    raise
+
+    channel.get_msg = get_msg
+
+
 def run(folder, name, tmp_path):
     """Executes a notebook as Run All does, demonstrations included.
 
@@ -53,6 +74,7 @@ def run(folder, name, tmp_path):
     # By default nbclient leaves out the cells tagged skip-execution; here none is left out.
     client = NotebookClient(nb, timeout=TIMEOUT, kernel_name="python3", skip_cells_with_tag="",
                             resources={"metadata": {"path": str(tmp_path / name)}})  # fmt: skip
+    client.on_notebook_start = lambda notebook: look_each_second(client.kc.shell_channel)
     inline = {key: value for key, value in os.environ.items() if key != "MPLBACKEND"}  # figures as a reader sees them
     start = time.perf_counter()
     client.execute(env=inline)  # raises CellExecutionError where a cell without the tag raises-exception fails
