@@ -7,10 +7,9 @@ The answer cell of an exercise names what would answer it, in the metadata of th
 A locked module is nowhere in the answer process, neither on disk nor in memory. A stand-in takes its place, so that
 `from dgm_course import flows` works although `flows` imports from it; using anything of the stand-in raises an
 ImportError that says why. When the tests of all exercises that lock the module are over, the test process sends its
-source, and the stand-ins become the real thing.
+source, and whoever uses a stand-in gets the real thing.
 """
 
-import contextlib
 import functools
 import importlib
 import importlib.util
@@ -67,14 +66,12 @@ class Library(MetaPathFinder, ExecutionLoader):
         return self.served[name][2]
 
     def unlock(self, served):
-        """Adds modules that were locked, and puts them where their stand-ins are."""
+        """Adds modules that were locked, and takes their stand-ins away."""
         self.served |= {name: tuple(parts) for name, parts in served.items()}
         self.locked -= served.keys()
         for name in served:
             if isinstance(sys.modules.get(name), StandInModule):
-                del sys.modules[name]
-                with contextlib.suppress(Exception):  # whatever the student has done to what it imports
-                    importlib.import_module(name)
+                del sys.modules[name]  # whoever uses a stand-in from now on imports the module itself
 
 
 class StandInLoader:
@@ -101,6 +98,8 @@ class StandInModule(types.ModuleType):
     def __getattr__(self, name):
         if name.startswith("__"):
             raise AttributeError(name)
+        if self.__name__ not in self._library.locked:
+            return getattr(importlib.import_module(self.__name__), name)
         return StandIn(self.__name__, name, self._library)
 
 

@@ -184,6 +184,29 @@ def scale(x, factor):
     assert result["score"] == 10
 
 
+def test_a_reference_is_the_real_thing_once_its_exercise_is_graded(course, grader):
+    """However it was imported before: by itself, as a module, or through another module that needs it."""
+    early = """
+from dgm_course import flows
+from dgm_course.transforms import coupling as module
+from dgm_course.transforms.coupling import Coupling as early"""
+    late = """
+import inspect
+from dgm_course.transforms import coupling
+from dgm_course.transforms.coupling import Coupling
+assert inspect.isclass(Coupling) and coupling.Coupling is Coupling and module.Coupling is Coupling
+layer = next(part for part in flows.nice(2).modules() if isinstance(part, Coupling))
+assert isinstance(layer, early)
+print("open now")"""
+    locked = "try:\n    flows.nice(2)\nexcept ImportError as error:\n    print(error)"
+    notebook = tiny.submission(course, ALL_RIGHT, before={"scale": early, "coupling": locked, "slope": late})
+    result, cells = grader.grade_file(tiny.hand_in(course, "early", notebook))
+    assert result["score"] == 10
+    printed = "".join(out.get("text", "") for cell in cells if cell["cell_type"] == "code" for out in cell["outputs"])
+    assert "is locked until the exercises that ask for it are graded" in printed
+    assert "open now" in printed
+
+
 def test_a_reference_planted_by_the_student_in_checks_earns_nothing(grade):
     cheat = "checks.equal = lambda *a, **k: None\ncoupling = lambda x, net: x\nscale = lambda x, f: (x, x)"
     result = grade({"coupling": cheat})
