@@ -205,7 +205,8 @@ class Child:
     def do_serve(self, reply_bytes, core, last):
         """Forks a server that has everything the cells so far have made, to run on `core` if that is not None.
 
-        For the `last` exercise this process is the server itself: no cell follows that its calls could hurt.
+        For the `last` exercise this process is the server itself: no cell follows that its calls could hurt. With
+        process ids of its own it is number 1, which no signal of its own can end.
         """
         sock = socket.socket(fileno=self.line.receive_fd())
         if last:

@@ -139,7 +139,7 @@ class Answers:
                 self._order("unlock", served)
 
     @contextlib.contextmanager
-    def serving(self, last=False):
+    def serving(self, last):
         """A `Caller` that talks to a server with all that the cells so far have made, for one exercise.
 
         After the `last` exercise no cell can be run.

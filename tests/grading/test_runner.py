@@ -120,7 +120,7 @@ def test_a_broken_answer_costs_its_own_exercise_and_no_other(grade, source, outc
         ("os._exit(0)", "died", "exit code 0"),
         ("ctypes.string_at(0)", "died", "SIGSEGV"),
         ("os.kill(os.getppid(), 9)\n    return torch.zeros(())", None, ""),
-        ("os.close(os.dup(0))\n    [os.close(n) for n in range(3, 90) if n < 90]", "died", "exit code"),
+        ("os.closerange(3, 99)", "died", "exit code"),
         ("raise ValueError('x')", "error", "ValueError"),
         ("threading.Thread(target=lambda: [0 for _ in iter(int, 1)]).start()\n    return 3.0", "failed", "wrong value"),
     ],

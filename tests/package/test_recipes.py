@@ -276,6 +276,7 @@ def test_shipped_weights_are_those_of_their_cards():
 def test_tables_are_up_to_date_with_the_cards():
     folder = data.folder() / "cards"
     page, found = (folder / "README.md").read_text(encoding="utf-8"), runs.cards(folder)
+    assert {card["name"] for card in found} == set(recipes.RECIPES), "each recipe has a card"
     for card in found:
         recipe, again = recipes.get(card["name"]), f"run again: dgm train {card['name']} --keep"
         assert (card["model"], card["options"]) == (recipe.about, json.loads(json.dumps(recipe.options))), again
